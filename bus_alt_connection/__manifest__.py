@@ -1,0 +1,11 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+{
+    "name": "Bus Alternative Connection",
+    "summary": "Odoo behind a connection pooler: LISTEN goes straight to PostgreSQL",
+    "version": "0.1.0",
+    "author": "bus_alt_connection contributors",
+    "license": "AGPL-3",
+    "category": "Hidden",
+    "depends": ["bus"],
+    "post_load": "post_load",
+}

@@ -1,0 +1,214 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Where is PostgreSQL? The operator's settings, read and checked in this one place.
+
+Each setting has a name in odoo.conf and two in the environment. For ``host``:
+
+* ``IMDISPATCHER_DB_HOST`` or ``ODOO_IMDISPATCHER_DB_HOST`` in the environment, which win;
+* ``imdispatcher_db_host`` in odoo.conf.
+
+What is not set comes from the DSN, then from Odoo's own ``db_*`` settings.
+"""
+
+import ipaddress
+import logging
+import re
+from typing import Callable, Dict, Mapping, NamedTuple
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
+_logger = logging.getLogger(__name__)
+
+PREFIX = "imdispatcher_db_"
+
+# "Table 34.1. SSL Mode Descriptions" of the libpq documentation
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+# whole numbers that libpq reads only once it has connected
+NUMBERS = (
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+)
+
+# seconds and counts: a dead peer is found after 10 + 3 * 5 = 25 s
+DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
+
+
+class Value(NamedTuple):
+    """What the operator set, and where."""
+
+    text: str
+    source: str
+
+
+class BadSetting(ValueError):
+    """A setting with a value that cannot work; its text is one line for the operator."""
+
+    def __init__(self, name: str, value: Value, allowed: str, shown: str = ""):
+        super().__init__(
+            f"bad setting {PREFIX}{name} (from {value.source}):"
+            f" {shown or repr(value.text)}; allowed: {allowed}"
+        )
+
+
+def _is_host(text: str) -> bool:
+    if text.startswith(("/", "@")):  # a socket folder, an abstract socket
+        return True
+    try:
+        ipaddress.ip_address(text.split("%", maxsplit=1)[0])
+        return True
+    except ValueError:
+        return re.fullmatch(r"[\w.-]+", text) is not None
+
+
+def _is_port(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
+
+
+def _are_hosts(text: str) -> bool:
+    return all(_is_host(host.strip()) for host in text.split(","))
+
+
+def _are_ports(text: str) -> bool:
+    # libpq takes an empty entry of a list for the default port
+    ports = text.split(",")
+    return all(_is_port(port.strip()) or (not port and len(ports) > 1) for port in ports)
+
+
+class Setting(NamedTuple):
+    """One row of the table of settings."""
+
+    name: str
+    allowed: str
+    check: Callable[[str], bool]
+
+
+SETTINGS = (
+    Setting(
+        "host",
+        "a host name, an IP address or a socket folder; several separated by commas;"
+        " the port has a setting of its own",
+        _are_hosts,
+    ),
+    Setting("port", "1 to 65535; one, or one per host, separated by commas", _are_ports),
+    Setting("user", "a role of PostgreSQL", bool),
+    Setting("password", "any text", bool),
+    Setting("sslmode", ", ".join(SSL_MODES), SSL_MODES.__contains__),
+    Setting("dsn", "a connection URI or keyword=value string of libpq", bool),
+)
+
+
+def read(environ: Mapping[str, str], options: Mapping) -> Dict[str, Value]:
+    """Return what is set, by name, checked one by one.
+
+    :param environ: the environment
+    :param options: Odoo's configuration; anything with ``get``
+    :raises BadSetting: for the first value that cannot work
+    """
+    found = {}
+    for setting in SETTINGS:
+        value = _find(setting.name, environ, options)
+        if value is None:
+            continue
+        if not setting.check(value.text):
+            raise BadSetting(setting.name, value, setting.allowed)
+        found[setting.name] = value
+    if "dsn" in found:
+        _check_dsn(found["dsn"])
+    return found
+
+
+def _find(name: str, environ: Mapping[str, str], options: Mapping):
+    option = PREFIX + name
+    plain, prefixed = option.upper(), "ODOO_" + option.upper()
+    given = {key: environ[key] for key in (prefixed, plain) if environ.get(key, "").strip()}
+    if len(set(given.values())) > 1:
+        _logger.warning("%s and %s are both set and differ: %s counts", plain, prefixed, prefixed)
+    for key, text in given.items():
+        return Value(_clean(name, text), f"environment variable {key}")
+    # up to 18.0 Odoo turns the words None and False of odoo.conf into these values
+    text = options.get(option)
+    if text is None or text is False or not str(text).strip():
+        return None
+    return Value(_clean(name, str(text)), f"{option} in odoo.conf")
+
+
+def _clean(name: str, text: str) -> str:
+    return text if name == "password" else text.strip()
+
+
+def _check_dsn(value: Value) -> None:
+    try:
+        parts = parse_dsn(value.text)
+    except psycopg2.ProgrammingError as error:
+        raise BadSetting(
+            "dsn",
+            value,
+            "a connection URI or keyword=value string of libpq",
+            f"{_why_not_parsed(value.text, str(error))} (not shown, it may hold a password)",
+        ) from None
+    checks = [(s.name, s.check, s.allowed) for s in SETTINGS if s.name != "dsn"]
+    checks += [(name, str.isdigit, "a whole number") for name in NUMBERS]
+    for name, check, allowed in checks:
+        if parts.get(name) and not check(parts[name]):
+            raise BadSetting("dsn", value, f"{name}: {allowed}", f"{name}={parts[name]!r}")
+
+
+def _why_not_parsed(dsn: str, error: str) -> str:
+    # libpq quotes what it stumbled over: safe to repeat only where it cannot be
+    # a piece of a password that lacks its quotes
+    unknown = re.search(r'invalid (?:connection option|URI query parameter): "(\w+)"', error) or (
+        re.search(r'invalid connection option "(\w+)"', error)
+    )
+    if unknown and "password" not in dsn.split(unknown.group(1), maxsplit=1)[0].lower():
+        return f"unknown keyword {unknown.group(1)!r}"
+    return "cannot be parsed"
+
+
+def parameters(found: Dict[str, Value], odoo: Mapping[str, str]) -> Dict[str, str]:
+    """Return libpq's parameters for a listening connection.
+
+    A single setting beats the DSN's part of the same name; what neither sets comes from
+    Odoo, except beside ``service=``, whose file would otherwise never count.
+
+    :param found: what ``read`` returned
+    :param odoo: the parameters of Odoo's own connections (``odoo.sql_db.connection_info_for``)
+    :raises BadSetting: where the numbers of hosts and ports do not fit
+    """
+    dsn = parse_dsn(found["dsn"].text) if "dsn" in found else {}
+    single = {name: found[name].text for name in found if name != "dsn"}
+    if "host" in single:
+        dsn.pop("hostaddr", None)  # libpq would prefer it to the host
+    result = {**DEFAULTS, **dsn, **single}
+    for name in ("host", "port", "user", "password", "sslmode"):
+        if name not in result and odoo.get(name) and "service" not in dsn:
+            result[name] = str(odoo[name])
+    result["dbname"] = odoo["database"]
+    if "hostaddr" in dsn and "host" not in dsn:
+        del result["host"]  # the pooler's name does not belong to this address
+    _check_numbers(found, result)
+    return result
+
+
+def _check_numbers(found: Dict[str, Value], result: Mapping[str, str]) -> None:
+    hosts = str(result.get("hostaddr") or result.get("host", "")).split(",")
+    ports = result.get("port", "").split(",")
+    if len(ports) > 1 and len(ports) != len(hosts):
+        name = "port" if "port" in found else "dsn"
+        value = found.get(name) or Value(result["port"], "db_port of Odoo")
+        raise BadSetting(
+            name,
+            value,
+            "one port, or one per host",
+            f"{len(ports)} ports ({result['port']}) for {len(hosts)} hosts ({','.join(hosts)})",
+        )

@@ -1,0 +1,43 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Needs bus_alt_connection loaded server-wide, with imdispatcher_db_* set."""
+
+from odoo.sql_db import db_connect
+from odoo.tests import common, tagged
+
+from odoo.addons.bus.models.bus import ImDispatch
+from odoo.addons.bus_alt_connection import listener, seams
+
+
+def pid_of(cr):
+    cr.execute("SELECT pg_backend_pid()")
+    return cr.fetchone()[0]
+
+
+@tagged("post_install", "-at_install")
+class TestRedirect(common.TransactionCase):
+    def test_every_listener_of_the_table_is_there(self):
+        for row in seams.LISTENERS:
+            self.assertTrue(seams._code(row))
+
+    def test_other_cursors_are_odoos_own(self):
+        with db_connect("postgres").cursor() as cr:
+            self.assertNotIsInstance(cr._cnx, listener.ListeningConnection)
+        self.assertNotIsInstance(self.env.cr._cnx, listener.ListeningConnection)
+
+    def test_the_dispatcher_gets_a_session_of_its_own(self):
+        met = []
+
+        class Stop(Exception):
+            pass
+
+        def commit(connection):
+            met.append(connection)
+            raise Stop()
+
+        self.patch(listener.ListeningConnection, "commit", commit)
+        with self.assertRaises(Stop):
+            ImDispatch().loop()
+        (connection,) = met
+        self.assertTrue(connection.closed, "the session ends with its cursor")
+        pool = db_connect("postgres")._Connection__pool
+        self.assertFalse(any(connection is entry for entry in pool._connections))

@@ -1,0 +1,32 @@
+import ast
+import pathlib
+
+from setuptools import setup
+
+HERE = pathlib.Path(__file__).parent
+ADDON = HERE / "bus_alt_connection"
+MANIFEST = ast.literal_eval((ADDON / "__manifest__.py").read_text(encoding="utf-8"))
+
+setup(
+    name="odoo-addon-bus-alt-connection",
+    version=MANIFEST["version"],
+    description=MANIFEST["summary"],
+    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    author=MANIFEST["author"],
+    license="AGPL-3.0-or-later",
+    license_files=["LICENSE"],
+    keywords=["odoo", "pgbouncer", "postgresql", "listen", "notify", "bus"],
+    classifiers=[
+        "Environment :: Plugins",
+        "Framework :: Odoo",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Database",
+    ],
+    python_requires=">=3.6",
+    # odoo and odoo.addons have no __init__.py here: Odoo's own folders join them
+    packages=["odoo.addons.bus_alt_connection"],
+    package_dir={"odoo.addons.bus_alt_connection": "bus_alt_connection"},
+    package_data={"odoo.addons.bus_alt_connection": ["static/description/*", "readme/*"]},
+)
