@@ -1,0 +1,106 @@
+"""``./run demo``: notifications arrive live although every other query is pooled."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import statistics
+import sys
+import time
+
+from .stack import series
+from .stack.client import BusClient
+from .stack.deployment import deployment
+from .stack.odoo import Sender
+
+NOTIFICATIONS = 50
+SHOWN = 5
+LOST_AFTER = 5
+
+
+def say(text: str):
+    print(f"• {text}", file=sys.stderr, flush=True)
+
+
+def send_and_watch(odoo, show: bool) -> list[float]:
+    """Send notifications to a websocket; return the seconds that each arrival took."""
+    sender = Sender(odoo)
+    try:
+        with BusClient(odoo, "demo") as client:
+            begun = {}
+            for i in range(1, NOTIFICATIONS + 1):
+                text = f"notification {i}"
+                begun[text] = sender.send("demo", text)["begin"]
+                if show and i <= SHOWN:
+                    client.wait_for(text)
+                    took = client.received[-1][1] - begun[text]
+                    print(f"    {text}: sent, at the websocket {took * 1000:.0f} ms later")
+                elif show and i == SHOWN + 1:
+                    print("    …")
+            try:
+                client.wait_for(text, LOST_AFTER)
+            except TimeoutError:
+                pass
+            return [arrival - begun[text] for text, arrival in client.received]
+    finally:
+        sender.close()
+
+
+def where_it_listens(whole, odoo) -> str:
+    backends = whole.postgres.listeners()
+    direct = {port: pid for pid, port in odoo.connections_to(whole.straight.port)}
+    if not backends:
+        return "nowhere: PgBouncer gave the session that ran LISTEN to others"
+    return "; ".join(
+        f"backend {pid} ({name}), "
+        + ("straight from Odoo" if port in direct else "through PgBouncer")
+        for pid, name, port in backends
+    )
+
+
+def row(name: str, took: list[float], where: str) -> str:
+    median = f"{statistics.median(took) * 1000:.1f} ms" if took else "–"
+    return f"  {name:<24}{f'{len(took)} of {NOTIFICATIONS}':>11}{median:>11}   {where}"
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./run demo", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="end after the table")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    say(f"preparing a database with Odoo {series.SERIES} Discuss (the first time: a minute)")
+    with deployment("mail") as whole:
+        pooled, straight = whole.pooled, whole.straight
+        say(f"PostgreSQL is at 127.0.0.1:{straight.port}")
+        say(f"PgBouncer is at 127.0.0.1:{pooled.port}, pool_mode = {whole.pgbouncer.pool_mode()}")
+        rows = [f"  {'':<24}{'delivered':>11}{'median':>11}   where LISTEN is"]
+
+        say("Odoo as it is, behind PgBouncer")
+        with whole.odoo(addon=False) as odoo:
+            took = send_and_watch(odoo, show=False)
+            rows.append(row("stock", took, where_it_listens(whole, odoo)))
+            lost = not took
+
+        say("Odoo with bus_alt_connection, behind PgBouncer; odoo.conf has two more lines:")
+        for name, value in whole.direct.items():
+            print(f"    {name} = {value}")
+        with whole.odoo(options=whole.direct) as odoo:
+            took = send_and_watch(odoo, show=True)
+            rows.append(row("bus_alt_connection", took, where_it_listens(whole, odoo)))
+            print("\n" + "\n".join(rows) + "\n", flush=True)
+            if not lost or len(took) != NOTIFICATIONS:
+                sys.exit("run demo: this is not what the demo should show")
+            if not arguments.once:
+                print(f"  Odoo: {odoo.url}   login: admin   password: admin")
+                print("  Ctrl-C stops and removes everything.", flush=True)
+                while odoo.process.running():
+                    time.sleep(0.5)
+                sys.exit(f"Odoo ended:\n{odoo.process.tail()}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        say("stopped")

@@ -1,0 +1,84 @@
+"""PostgreSQL, PgBouncer before it, and Odoo servers that use them."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import secrets
+import shutil
+
+from .odoo import DATABASE, ROLE, Odoo, Path, prepared
+from .pgbouncer import PgBouncer
+from .postgres import Postgres
+from .process import run_folder
+
+
+class Deployment:
+    """One PostgreSQL with a prepared database, one PgBouncer, and a role for Odoo.
+
+    ``pooled`` and ``straight`` are the two ways to the server.
+    """
+
+    def __init__(self, folder: pathlib.Path, modules: str = "bus"):
+        self.folder = folder
+        self.data = prepared(modules)
+        self.password = secrets.token_hex(16)
+        self.postgres = Postgres(folder / "postgres", self.data / "pgdata")
+        self.pgbouncer = PgBouncer(
+            folder / "pgbouncer",
+            self.postgres,
+            {"ODOO_DB_PASSWORD": self.password, "PGBOUNCER_ADMIN_PASSWORD": secrets.token_hex(16)},
+        )
+        self.straight = Path(self.postgres.host, self.postgres.port, ROLE, self.password)
+        self.pooled = Path(self.pgbouncer.host, self.pgbouncer.port, ROLE, self.password)
+
+    def start(self):
+        self.postgres.start()
+        self.postgres.create_role(ROLE, self.password)
+        self.pgbouncer.start()
+        return self
+
+    def stop(self):
+        self.pgbouncer.stop()
+        self.postgres.stop()
+
+    @property
+    def direct(self) -> dict:
+        """The two settings that an operator adds to odoo.conf."""
+        return {
+            "imdispatcher_db_host": self.straight.host,
+            "imdispatcher_db_port": self.straight.port,
+        }
+
+    @contextlib.contextmanager
+    def odoo(self, db: Path | None = None, start: bool = True, **options):
+        """An Odoo server on a new copy of the prepared database, behind PgBouncer by default."""
+        name = f"odoo_{secrets.token_hex(4)}"
+        self.postgres.execute(f'CREATE DATABASE "{name}" TEMPLATE "{DATABASE}" OWNER "{ROLE}"')
+        odoo = Odoo(
+            self.folder / name,
+            db or self.pooled,
+            database=name,
+            data=self.data / "odoo",
+            **options,
+        )
+        with contextlib.suppress(FileNotFoundError):
+            (odoo.data_dir / "filestore" / DATABASE).rename(odoo.data_dir / "filestore" / name)
+        try:
+            yield odoo.start() if start else odoo
+        finally:
+            odoo.stop()
+            self.pgbouncer.forget(name)
+            self.postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            shutil.rmtree(odoo.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def deployment(modules: str = "bus"):
+    """A running ``Deployment`` that leaves nothing behind."""
+    with run_folder() as folder:
+        whole = Deployment(folder, modules)
+        try:
+            yield whole.start()
+        finally:
+            whole.stop()

@@ -1,0 +1,252 @@
+"""A real Odoo server, and databases prepared for it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import subprocess
+import sys
+import typing
+
+import psutil
+import requests
+
+from . import series
+from .postgres import BIN, Postgres
+from .process import CACHE, Process, accepts, die_with_parent, free_port, run_folder
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+DATABASE = "prepared"
+ROLE = "odoo"
+
+# the environment of the person who runs the tests must not configure their Odoo
+KEPT_ENVIRON = ("PATH", "HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG", "LC_ALL", "TZ")
+
+
+class Path(typing.NamedTuple):
+    """Where a database server, or the pooler before it, is reached."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+
+
+def odoo_environ(extra: dict | None = None) -> dict:
+    environ = {name: os.environ[name] for name in KEPT_ENVIRON if name in os.environ}
+    return {**environ, "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+def prepared(modules: str) -> pathlib.Path:
+    """Return a folder with a PostgreSQL data folder and an Odoo data folder.
+
+    Its database ``prepared`` has these modules; made once, then kept in the cache.
+
+    :param modules: module names, separated by commas
+    """
+    key = hashlib.sha256(f"{series.ODOO_PATH} {BIN} {modules}".encode()).hexdigest()[:12]
+    kept = CACHE / f"prepared-{series.SERIES}-{key}"
+    if kept.exists():
+        return kept
+    password = secrets.token_hex(16)
+    with run_folder() as folder:
+        postgres = Postgres(folder / "postgres").start()
+        try:
+            postgres.create_role(ROLE, password)
+            odoo = Odoo(
+                folder / "odoo",
+                Path(postgres.host, postgres.port, ROLE, password),
+                addon=False,
+                options={"max_cron_threads": 0},
+            )
+            odoo.run("-i", modules, "--without-demo=all", "--stop-after-init", "--no-http")
+        finally:
+            postgres.stop()
+        made = kept.with_name(f"{kept.name}.{secrets.token_hex(4)}")
+        made.mkdir()
+        postgres.data.rename(made / "pgdata")
+        odoo.data_dir.rename(made / "odoo")
+    try:
+        made.rename(kept)
+    except OSError:  # another run was faster
+        shutil.rmtree(made)
+    return kept
+
+
+class Odoo:
+    """One Odoo server on 127.0.0.1.
+
+    :param folder: for configuration, data and log
+    :param db: where Odoo's own ``db_*`` settings point
+    :param workers: 0 for a threaded server, else the number of HTTP workers
+    :param addon: load bus_alt_connection
+    :param options: more lines for odoo.conf
+    :param environ: more environment variables
+    :param data: a prepared Odoo data folder to copy
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        db: Path,
+        *,
+        database: str = DATABASE,
+        workers: int = 0,
+        addon: bool = True,
+        options: dict | None = None,
+        environ: dict | None = None,
+        data: pathlib.Path | None = None,
+        addons_path: str | None = None,
+    ):
+        self.folder = folder
+        self.database = database
+        self.workers = workers
+        self.environ = odoo_environ(environ)
+        self.python = sys.executable
+        self.port = free_port()
+        self.gevent_port = free_port()
+        self.data_dir = folder / "data"
+        self.conf = folder / "odoo.conf"
+        self.process = Process(folder / "odoo.log")
+        folder.mkdir()
+        if data:
+            shutil.copytree(data, self.data_dir)
+        if addons_path is None:
+            addons_path = f"{os.environ['BUS_ALT_ADDONS']},{CHECKOUT}"
+        self.options = {
+            "addons_path": addons_path,
+            "server_wide_modules": series.SERVER_WIDE + (",bus_alt_connection" if addon else ""),
+            "data_dir": self.data_dir,
+            "db_host": db.host,
+            "db_port": db.port,
+            "db_user": db.user,
+            "db_password": db.password,
+            "db_name": database,
+            "http_interface": "127.0.0.1",
+            "http_port": self.port,
+            "gevent_port": self.gevent_port,
+            "workers": workers,
+            "max_cron_threads": 1,
+            **(options or {}),
+        }
+        self.conf.touch(0o600)
+        self.conf.write_text(
+            "[options]\n" + "".join(f"{name} = {value}\n" for name, value in self.options.items())
+        )
+
+    @property
+    def websocket_port(self) -> int:
+        return self.gevent_port if self.workers else self.port
+
+    def argv(self, *args) -> list:
+        return [self.python, os.environ["BUS_ALT_ODOO"], "-c", str(self.conf), *args]
+
+    def run(self, *args, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess:
+        """Run Odoo with these arguments until it ends."""
+        done = subprocess.run(
+            self.argv(*args),
+            env=self.environ,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            raise RuntimeError(f"odoo ended with {done.returncode}\n{done.stderr[-4000:]}")
+        return done
+
+    def launch(self):
+        """Start the server without waiting for it."""
+        self.process.start(self.argv(), env=self.environ, cwd=self.folder)
+        return self
+
+    def start(self):
+        """Start the server and wait until it answers on all its ports."""
+        self.launch()
+        self.process.wait_for(self._ready, "Odoo answers", timeout=120)
+        if self.workers:
+            self.process.wait_for(lambda: accepts(self.gevent_port), "the gevent port answers")
+        return self
+
+    def _ready(self) -> bool:
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+            return requests.get(f"{self.url}/web/login", timeout=60).ok
+        return False
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, signum: int | None = None):
+        self.process.stop(signum)
+
+    def log(self) -> str:
+        return self.process.text()
+
+    def tree(self) -> list[psutil.Process]:
+        """The server's processes."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def connections_to(self, port: int) -> list[tuple]:
+        """Return (pid, local port) of each TCP connection of the server to this port."""
+        found = []
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for connection in process.net_connections("tcp"):
+                    if connection.raddr and connection.raddr.port == port:
+                        found.append((process.pid, connection.laddr.port))
+        return found
+
+
+class Sender:
+    """A second Odoo process that sends bus notifications the way Odoo's own code does.
+
+    :param odoo: the server whose configuration and database it uses
+    """
+
+    def __init__(self, odoo: Odoo):
+        self.log = odoo.folder / "sender.log"
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [odoo.python, "-m", "tests.stack.sender", odoo.conf, odoo.database],
+                cwd=CHECKOUT,
+                env={
+                    **odoo.environ,
+                    **{k: v for k, v in os.environ.items() if k.startswith("BUS_ALT_")},
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        if self._answer() != {"ready": True}:
+            raise RuntimeError(self.log.read_text())
+
+    def _answer(self) -> dict:
+        line = self.popen.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the sender ended\n{self.log.read_text()[-3000:]}")
+        return json.loads(line)
+
+    def send(self, channel: str, text: str) -> dict:
+        """Commit one notification; return ``begin`` and ``end`` of the commit (monotonic, s)."""
+        self.popen.stdin.write(json.dumps({"channel": channel, "text": text}) + "\n")
+        self.popen.stdin.flush()
+        return self._answer()
+
+    def close(self):
+        self.popen.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.popen.wait(10)
+        self.popen.kill()
+        self.popen.wait()
+        self.popen.stdout.close()
