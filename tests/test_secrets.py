@@ -1,0 +1,49 @@
+"""No password appears in a log at any level, an exception or a process list."""
+
+import contextlib
+
+import psutil
+import pytest
+
+from .stack.client import BusClient
+from .stack.process import wait_until
+
+SECRETS = ("hush-from-environment", "hush-from-dsn")
+
+DEBUG = {"log_level": "debug_sql", "log_handler": ":DEBUG"}
+
+
+def command_lines():
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            yield " ".join(process.cmdline())
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["right password", "wrong password"])
+def test_passwords_stay_secret(deployment, good):
+    secret = "hush-" + deployment.password if good else "hush-hush"
+    if good:
+        deployment.postgres.create_role("listener", secret, "")
+    options = {
+        **DEBUG,
+        "imdispatcher_db_dsn": f"postgresql://someone:{SECRETS[1]}@{deployment.straight.host}",
+        "imdispatcher_db_port": deployment.straight.port,
+        "imdispatcher_db_user": "listener" if good else "odoo",
+    }
+    environ = {"IMDISPATCHER_DB_PASSWORD": secret}
+    with deployment.odoo(options=options, environ=environ) as odoo, BusClient(odoo, "a"):
+        said = "imbus: listening at" if good else "password authentication failed"
+        wait_until(lambda: said in odoo.log(), said)
+        shown = odoo.log() + "\n".join(command_lines())
+    shown += odoo.log()
+    assert "DEBUG" in shown
+    assert "hush" not in shown
+    assert deployment.password not in shown
+
+
+def test_a_bad_dsn_keeps_its_password(deployment):
+    dsn = "host=a password=hush hush port=abc"
+    with deployment.odoo(options={**DEBUG, "imdispatcher_db_dsn": dsn}, start=False) as odoo:
+        done = odoo.run(check=False, timeout=60)
+    assert "bad setting imdispatcher_db_dsn" in done.stderr
+    assert "hush" not in done.stdout + done.stderr
