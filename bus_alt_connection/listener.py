@@ -10,7 +10,7 @@ import psycopg2
 import odoo
 from odoo.sql_db import Connection, PsycoConnection
 
-from . import settings
+from . import parameters, settings
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def odoo_parameters(database: str) -> Dict[str, str]:
     return odoo.sql_db.connection_info_for(database)[1]
 
 
-def check(parameters: Mapping[str, str], found: Mapping[str, settings.Value]) -> None:
+def check(merged: Mapping[str, str], found: Mapping[str, settings.Value]) -> None:
     """Let libpq itself look at the parameters, without connecting anywhere.
 
     libpq checks its options before it connects, so with a socket folder that does not
@@ -41,7 +41,7 @@ def check(parameters: Mapping[str, str], found: Mapping[str, settings.Value]) ->
     :raises settings.BadSetting: where libpq refuses an option
     """
     nowhere = "/bus_alt_connection/no/such/folder"
-    dry = {key: value for key, value in parameters.items() if key != "hostaddr"}
+    dry = {key: value for key, value in merged.items() if key != "hostaddr"}
     try:
         psycopg2.connect(**{**dry, "host": nowhere, "port": "5432"})
     except psycopg2.Error as error:
@@ -80,11 +80,11 @@ class DirectPool:
         :raises psycopg2.OperationalError: when PostgreSQL cannot be reached
         """
         base = odoo_parameters(self._database)
-        parameters = settings.parameters(self._found, base)
+        merged = parameters.merge(self._found, base)
         suffix = f"-{self._channel}"
         name = base.get("application_name") or f"odoo-{os.getpid()}"
-        parameters.setdefault("application_name", name[: NAMEDATALEN - 1 - len(suffix)] + suffix)
-        connection = psycopg2.connect(connection_factory=ListeningConnection, **parameters)
+        merged.setdefault("application_name", name[: NAMEDATALEN - 1 - len(suffix)] + suffix)
+        connection = psycopg2.connect(connection_factory=ListeningConnection, **merged)
         connection.meet(self._channel)
         return connection
 

@@ -6,7 +6,8 @@ Each setting has a name in odoo.conf and two in the environment. For ``host``:
 * ``IMDISPATCHER_DB_HOST`` or ``ODOO_IMDISPATCHER_DB_HOST`` in the environment, which win;
 * ``imdispatcher_db_host`` in odoo.conf.
 
-What is not set comes from the DSN, then from Odoo's own ``db_*`` settings.
+What is not set comes from the DSN, then from Odoo's own ``db_*`` settings; ``parameters``
+puts them together.
 """
 
 import ipaddress
@@ -33,15 +34,6 @@ NUMBERS = (
     "keepalives_count",
     "tcp_user_timeout",
 )
-
-# seconds and counts: a dead peer is found after 10 + 3 * 5 = 25 s
-DEFAULTS = {
-    "connect_timeout": "10",
-    "keepalives": "1",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-}
 
 
 class Value(NamedTuple):
@@ -101,6 +93,11 @@ SETTINGS = (
         _are_hosts,
     ),
     Setting("port", "1 to 65535; one, or one per host, separated by commas", _are_ports),
+    Setting(
+        "name",
+        "the name of a database that is not a template",
+        lambda text: text not in ("template0", "template1") and "://" not in text,
+    ),
     Setting("user", "a role of PostgreSQL", bool),
     Setting("password", "any text", bool),
     Setting("sslmode", ", ".join(SSL_MODES), SSL_MODES.__contains__),
@@ -157,7 +154,15 @@ def _check_dsn(value: Value) -> None:
             "a connection URI or keyword=value string of libpq",
             f"{_why_not_parsed(value.text, str(error))} (not shown, it may hold a password)",
         ) from None
-    checks = [(s.name, s.check, s.allowed) for s in SETTINGS if s.name != "dsn"]
+    if "dbname" in parts:
+        _logger.warning(
+            "the database %r in %sdsn is ignored: LISTEN goes to the database that Odoo sends"
+            " its NOTIFY in; %sname sets both",
+            parts["dbname"],
+            PREFIX,
+            PREFIX,
+        )
+    checks = [(s.name, s.check, s.allowed) for s in SETTINGS if s.name not in ("dsn", "name")]
     checks += [(name, str.isdigit, "a whole number") for name in NUMBERS]
     for name, check, allowed in checks:
         if parts.get(name) and not check(parts[name]):
@@ -175,40 +180,11 @@ def _why_not_parsed(dsn: str, error: str) -> str:
     return "cannot be parsed"
 
 
-def parameters(found: Dict[str, Value], odoo: Mapping[str, str]) -> Dict[str, str]:
-    """Return libpq's parameters for a listening connection.
+def check_system_database(found: Mapping[str, Value], options: Mapping) -> None:
+    """Compare ``name`` with Odoo's own ``db_system``, which series after 19.0 have.
 
-    A single setting beats the DSN's part of the same name; what neither sets comes from
-    Odoo, except beside ``service=``, whose file would otherwise never count.
-
-    :param found: what ``read`` returned
-    :param odoo: the parameters of Odoo's own connections (``odoo.sql_db.connection_info_for``)
-    :raises BadSetting: where the numbers of hosts and ports do not fit
+    :raises BadSetting: where they differ: Odoo would NOTIFY in one and LISTEN in the other
     """
-    dsn = parse_dsn(found["dsn"].text) if "dsn" in found else {}
-    single = {name: found[name].text for name in found if name != "dsn"}
-    if "host" in single:
-        dsn.pop("hostaddr", None)  # libpq would prefer it to the host
-    result = {**DEFAULTS, **dsn, **single}
-    for name in ("host", "port", "user", "password", "sslmode"):
-        if name not in result and odoo.get(name) and "service" not in dsn:
-            result[name] = str(odoo[name])
-    result["dbname"] = odoo["database"]
-    if "hostaddr" in dsn and "host" not in dsn:
-        del result["host"]  # the pooler's name does not belong to this address
-    _check_numbers(found, result)
-    return result
-
-
-def _check_numbers(found: Dict[str, Value], result: Mapping[str, str]) -> None:
-    hosts = str(result.get("hostaddr") or result.get("host", "")).split(",")
-    ports = result.get("port", "").split(",")
-    if len(ports) > 1 and len(ports) != len(hosts):
-        name = "port" if "port" in found else "dsn"
-        value = found.get(name) or Value(result["port"], "db_port of Odoo")
-        raise BadSetting(
-            name,
-            value,
-            "one port, or one per host",
-            f"{len(ports)} ports ({result['port']}) for {len(hosts)} hosts ({','.join(hosts)})",
-        )
+    own = options.get("db_system")
+    if "name" in found and own and own != found["name"].text:
+        raise BadSetting("name", found["name"], f"the same as db_system, which is {own!r}")

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from bus_alt_connection import parameters as libpq
 from bus_alt_connection import settings
 
 ODOO = {
@@ -18,7 +19,7 @@ ODOO = {
 
 
 def parameters(environ=None, odoo=ODOO, **options):
-    return settings.parameters(settings.read(environ or {}, options), odoo)
+    return libpq.merge(settings.read(environ or {}, options), odoo)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_a_bad_dsn_does_not_show_its_password(dsn):
 
 def test_what_is_not_set_comes_from_odoo():
     assert parameters(imdispatcher_db_host="a") == {
-        **settings.DEFAULTS,
+        **libpq.DEFAULTS,
         "host": "a",
         "port": "6432",
         "user": "odoo",
@@ -225,7 +226,7 @@ def test_a_host_beats_the_dsns_address():
 
 def test_a_service_is_not_overruled_by_odoo():
     assert parameters(imdispatcher_db_dsn="service=direct") == {
-        **settings.DEFAULTS,
+        **libpq.DEFAULTS,
         "service": "direct",
         "dbname": "postgres",
     }
@@ -233,6 +234,6 @@ def test_a_service_is_not_overruled_by_odoo():
 
 def test_a_dead_peer_is_found_within_30_seconds():
     idle, interval, count = (
-        int(settings.DEFAULTS[f"keepalives_{name}"]) for name in ("idle", "interval", "count")
+        int(libpq.DEFAULTS[f"keepalives_{name}"]) for name in ("idle", "interval", "count")
     )
     assert idle + interval * count <= 30
