@@ -4,8 +4,11 @@
 The parts, in the order of the story:
 
 * ``settings``: where is PostgreSQL? Reads and checks what the operator set.
+* ``parameters``: what libpq gets, put together from the settings and from Odoo's own.
 * ``listener``: the connection that a listener gets.
-* ``seams``: which functions of Odoo listen, and how they get that connection.
+* ``pgtools``: where ``pg_dump`` and its like connect.
+* ``seams``: which functions of Odoo are concerned, the one table.
+* ``redirect``: how they get what they need.
 
 Load it server-wide (``--load=base,web,bus_alt_connection``); no database needs it installed.
 """
@@ -31,17 +34,19 @@ def post_load() -> None:
     """
     import odoo
 
-    from . import listener, seams, settings
+    from . import listener, parameters, redirect, settings
 
     try:
         found = settings.read(os.environ, odoo.tools.config)
         if found:
-            listener.check(settings.parameters(found, listener.odoo_parameters("postgres")), found)
+            settings.check_system_database(found, odoo.tools.config)
+            merged = parameters.merge(found, listener.odoo_parameters("postgres"))
+            listener.check(merged, found)
     except settings.BadSetting as error:
         _logger.critical("%s", error)
         sys.exit(1)
     if found:
-        seams.redirect(found)
+        redirect.install(found)
     elif not odoo.evented:
         # the gevent process of a prefork server would say it a second time
         _logger.warning(NOTHING_SET)

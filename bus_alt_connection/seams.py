@@ -1,73 +1,55 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Which functions of Odoo listen, and how they get a connection of their own.
+"""The table of seams: the functions of Odoo that need a session of their own.
 
-A listener of Odoo calls ``odoo.sql_db.db_connect`` in its own body, then waits on that
-connection. So the one thing replaced is ``db_connect``: it looks at the function that
-calls it, and whoever is not in the table gets what Odoo gives.
+To add a series of Odoo, look at its source for ``LISTEN`` and ``exec_pg_environ``, and add
+rows here; ``tests/test_contract.py`` checks them.
 """
 
-import functools
-import importlib
-import inspect
-import logging
-import sys
-from typing import Mapping, NamedTuple
-
-import odoo
-from odoo.release import version
-
-from . import listener, settings
-
-_logger = logging.getLogger(__name__)
+from typing import NamedTuple
 
 
 class Listener(NamedTuple):
-    """A function of Odoo that waits for notifications on a channel."""
+    """A function of Odoo that connects, runs LISTEN on a channel and waits.
 
+    Rows of the same name are places of one listener in different versions of Odoo.
+    """
+
+    name: str
     channel: str
+    first: int  # the first series in which Odoo listens here
     module: str
     function: str
 
 
 LISTENERS = (
-    # channel, module, function
-    Listener("imbus", "odoo.addons.bus.models.bus", "ImDispatch.loop"),
+    # 14.0 to 19.0
+    Listener("bus", "imbus", 14, "odoo.addons.bus.models.bus", "ImDispatch.loop"),
+    # after 19.0; the development versions had it in three places
+    Listener("bus", "imbus", 19, "odoo.addons.bus.bus_dispatcher", "BusDispatcher._listener_loop"),
+    Listener("bus", "imbus", 19, "odoo.addons.bus.dispatcher", "ImDispatch.loop"),
+    Listener(
+        "bus", "imbus", 19, "odoo.addons.bus.models.bus", "MessageBroker._database_listener_loop"
+    ),
+    # 15.0 on; 14.0 starts jobs by the clock alone
+    Listener(
+        "threaded cron", "cron_trigger", 15, "odoo.service.server", "ThreadedServer.cron_thread"
+    ),
+    Listener("cron worker", "cron_trigger", 15, "odoo.service.server", "WorkerCron.start"),
 )
 
 
-def redirect(found: Mapping[str, settings.Value]) -> None:
-    """Give each listener of the table a session straight to PostgreSQL.
+class Function(NamedTuple):
+    """A function that is replaced, under a name that a module of Odoo holds."""
 
-    :param found: what ``settings.read`` returned
-    """
-    channels = {}
-    for row in LISTENERS:
-        try:
-            channels[id(_code(row))] = row.channel
-        except (ImportError, AttributeError) as error:
-            _logger.error(
-                "bus_alt_connection found no %s.%s in Odoo %s (%s): notifications on channel"
-                " %s stay on the pooled path",
-                row.module,
-                row.function,
-                version,
-                error,
-                row.channel,
-            )
-    stock = odoo.sql_db.db_connect
-
-    @functools.wraps(stock)
-    def db_connect(to, *args, **kwargs):
-        channel = channels.get(id(sys._getframe(1).f_code))
-        if channel is None:
-            return stock(to, *args, **kwargs)
-        return listener.direct_connection(channel, to, found)
-
-    odoo.sql_db.db_connect = db_connect
+    first: int  # the first series in which the module holds it
+    module: str
+    function: str
 
 
-def _code(row: Listener):
-    target = importlib.import_module(row.module)
-    for name in row.function.split("."):
-        target = getattr(target, name)
-    return inspect.unwrap(target).__code__
+# the environment of pg_dump, pg_restore and psql
+PG_TOOLS = (
+    Function(14, "odoo.tools.misc", "exec_pg_environ"),
+    Function(16, "odoo.service.db", "exec_pg_environ"),
+)
+
+LIST_DATABASES = Function(14, "odoo.service.db", "list_dbs")
