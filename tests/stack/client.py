@@ -16,20 +16,46 @@ from .odoo import Odoo
 from .process import wait_until
 
 
-class BusClient:
-    """A public visitor's websocket that is subscribed to one channel.
+class _Client:
+    """A public visitor who is subscribed to one channel.
 
     ``received`` lists (text, time of arrival: monotonic, s) of what ``series.send`` sent.
     """
 
     def __init__(self, odoo: Odoo, channel: str):
         self.received: list[tuple] = []
-        session = requests.Session()
-        session.get(f"{odoo.url}/web/login", timeout=60).raise_for_status()
+        self.session = requests.Session()
+        self.session.get(f"{odoo.url}/web/login", timeout=60).raise_for_status()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._subscribe(odoo, channel)
+
+    def _keep(self, notifications: list):
+        now = time.monotonic()
+        texts = map(series.text_of, notifications)
+        self.received.extend((text, now) for text in texts if text is not None)
+
+    def texts(self) -> list[str]:
+        return [text for text, _arrival in self.received]
+
+    def wait_for(self, text: str, timeout: float = 30.0):
+        wait_until(lambda: text in self.texts(), f"{text!r} arrives", timeout)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+
+class WebsocketClient(_Client):
+    """16.0 on."""
+
+    def _subscribe(self, odoo: Odoo, channel: str):
+        cookies = self.session.cookies.items()
         self._socket = websocket.create_connection(
-            f"ws://127.0.0.1:{odoo.websocket_port}/websocket?version={series.websocket_version()}",
+            f"ws://127.0.0.1:{odoo.bus_port}/websocket?version={series.websocket_version()}",
             origin=odoo.url,
-            cookie="; ".join(f"{name}={value}" for name, value in session.cookies.items()),
+            cookie="; ".join(f"{name}={value}" for name, value in cookies),
             timeout=60,
         )
         self._socket.send(
@@ -37,7 +63,6 @@ class BusClient:
         )
         self._socket.settimeout(None)
         self._subscribed = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
         # Odoo answers in order: the pong comes when it has subscribed and looked for old messages
         self._socket.ping()
@@ -48,20 +73,12 @@ class BusClient:
         with contextlib.suppress(websocket.WebSocketException, OSError):
             while True:
                 opcode, frame = self._socket.recv_data(control_frame=True)
-                now = time.monotonic()
                 if opcode == websocket.ABNF.OPCODE_PONG:
                     self._subscribed.set()
                 elif opcode == websocket.ABNF.OPCODE_TEXT:
-                    texts = map(series.text_of, json.loads(frame))
-                    self.received.extend((text, now) for text in texts if text is not None)
+                    self._keep(json.loads(frame))
                 elif opcode == websocket.ABNF.OPCODE_CLOSE:
                     break
-
-    def texts(self) -> list[str]:
-        return [text for text, _arrival in self.received]
-
-    def wait_for(self, text: str, timeout: float = 30.0):
-        wait_until(lambda: text in self.texts(), f"{text!r} arrives", timeout)
 
     def close(self):
         with contextlib.suppress(websocket.WebSocketException, OSError):
@@ -69,8 +86,40 @@ class BusClient:
         self._thread.join(5)
         self._socket.shutdown()
 
-    def __enter__(self):
-        return self
 
-    def __exit__(self, *exc_info):
-        self.close()
+class LongpollingClient(_Client):
+    """14.0 and 15.0: asks again as soon as it has an answer."""
+
+    def _subscribe(self, odoo: Odoo, channel: str):
+        self._url = f"http://127.0.0.1:{odoo.bus_port}/longpolling/poll"
+        self._channel = channel
+        self._open = True
+        self._thread.start()
+        # the dispatcher starts when the first request waits; a later one gives no sign
+        started = "Bus.loop listen imbus"
+        wait_until(lambda: started in odoo.log(), started)
+        time.sleep(0.5)
+
+    def _read(self):
+        last = 0
+        while self._open:
+            call = {"channels": [self._channel], "last": last, "options": {}}
+            try:
+                answer = self.session.post(
+                    self._url, json={"jsonrpc": "2.0", "method": "call", "params": call}, timeout=90
+                )
+                notifications = answer.json().get("result", [])
+            except (requests.RequestException, ValueError):
+                time.sleep(0.1)
+                continue
+            if self._open:
+                self._keep(notifications)
+                last = max([last, *(notification["id"] for notification in notifications)])
+
+    def close(self):
+        # the request that waits now ends with the server or after Odoo's 50 s
+        self._open = False
+        self.session.close()
+
+
+BusClient = LongpollingClient if series.LONGPOLLING else WebsocketClient

@@ -35,6 +35,8 @@ class Deployment:
     def start(self):
         self.postgres.start()
         self.postgres.create_role(ROLE, self.password)
+        # nobody may use the template while it is copied
+        self.postgres.execute(f'ALTER DATABASE "{DATABASE}" ALLOW_CONNECTIONS false')
         self.pgbouncer.start()
         return self
 

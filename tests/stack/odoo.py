@@ -17,7 +17,7 @@ import psutil
 import requests
 
 from . import series
-from .postgres import BIN, Postgres
+from .postgres import BIN, SERVERS, Postgres
 from .process import CACHE, Process, accepts, die_with_parent, free_port, run_folder
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,7 +25,10 @@ DATABASE = "prepared"
 ROLE = "odoo"
 
 # the environment of the person who runs the tests must not configure their Odoo
-KEPT_ENVIRON = ("PATH", "HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG", "LC_ALL", "TZ")
+KEPT_ENVIRON = (
+    *("PATH", "HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH"),
+    *("LANG", "LC_ALL", "TZ"),
+)
 
 
 class Path(typing.NamedTuple):
@@ -62,7 +65,6 @@ def prepared(modules: str) -> pathlib.Path:
                 folder / "odoo",
                 Path(postgres.host, postgres.port, ROLE, password),
                 addon=False,
-                options={"max_cron_threads": 0},
             )
             odoo.run("-i", modules, "--without-demo=all", "--stop-after-init", "--no-http")
         finally:
@@ -88,6 +90,7 @@ class Odoo:
     :param options: more lines for odoo.conf
     :param environ: more environment variables
     :param data: a prepared Odoo data folder to copy
+    :param named: name the database with ``db_name``, else with ``dbfilter``
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Odoo:
         environ: dict | None = None,
         data: pathlib.Path | None = None,
         addons_path: str | None = None,
+        named: bool = True,
     ):
         self.folder = folder
         self.database = database
@@ -117,7 +121,7 @@ class Odoo:
         if data:
             shutil.copytree(data, self.data_dir)
         if addons_path is None:
-            addons_path = f"{os.environ['BUS_ALT_ADDONS']},{CHECKOUT}"
+            addons_path = f"{series.ADDONS},{CHECKOUT}"
         self.options = {
             "addons_path": addons_path,
             "server_wide_modules": series.SERVER_WIDE + (",bus_alt_connection" if addon else ""),
@@ -126,12 +130,13 @@ class Odoo:
             "db_port": db.port,
             "db_user": db.user,
             "db_password": db.password,
-            "db_name": database,
+            **({"db_name": database} if named else {"dbfilter": f"^{database}$"}),
+            "pg_path": SERVERS / "tools",
             "http_interface": "127.0.0.1",
             "http_port": self.port,
-            "gevent_port": self.gevent_port,
+            series.GEVENT_PORT: self.gevent_port,
             "workers": workers,
-            "max_cron_threads": 1,
+            "max_cron_threads": 0,
             **(options or {}),
         }
         self.conf.touch(0o600)
@@ -140,7 +145,7 @@ class Odoo:
         )
 
     @property
-    def websocket_port(self) -> int:
+    def bus_port(self) -> int:
         return self.gevent_port if self.workers else self.port
 
     def argv(self, *args) -> list:
@@ -169,12 +174,13 @@ class Odoo:
     def start(self):
         """Start the server and wait until it answers on all its ports."""
         self.launch()
-        self.process.wait_for(self._ready, "Odoo answers", timeout=120)
+        self.process.wait_for(self.answers, "Odoo answers", timeout=120)
         if self.workers:
             self.process.wait_for(lambda: accepts(self.gevent_port), "the gevent port answers")
         return self
 
-    def _ready(self) -> bool:
+    def answers(self) -> bool:
+        """Tell whether the login page is served."""
         with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.url}/web/login", timeout=60).ok
         return False
@@ -184,7 +190,8 @@ class Odoo:
         return f"http://127.0.0.1:{self.port}"
 
     def stop(self, signum: int | None = None):
-        self.process.stop(signum)
+        # a threaded server waits for its longpolling requests, up to 50 s
+        self.process.stop(signum, timeout=2 if series.LONGPOLLING else 20)
 
     def log(self) -> str:
         return self.process.text()
@@ -199,7 +206,8 @@ class Odoo:
         found = []
         for process in self.tree():
             with contextlib.suppress(psutil.NoSuchProcess):
-                for connection in process.net_connections("tcp"):
+                connections = getattr(process, "net_connections", process.connections)
+                for connection in connections("tcp"):
                     if connection.raddr and connection.raddr.port == port:
                         found.append((process.pid, connection.laddr.port))
         return found
@@ -237,11 +245,18 @@ class Sender:
             raise RuntimeError(f"the sender ended\n{self.log.read_text()[-3000:]}")
         return json.loads(line)
 
-    def send(self, channel: str, text: str) -> dict:
-        """Commit one notification; return ``begin`` and ``end`` of the commit (monotonic, s)."""
-        self.popen.stdin.write(json.dumps({"channel": channel, "text": text}) + "\n")
+    def _order(self, **order) -> dict:
+        self.popen.stdin.write(json.dumps(order) + "\n")
         self.popen.stdin.flush()
         return self._answer()
+
+    def send(self, channel: str, text: str) -> dict:
+        """Commit one notification; return ``begin`` and ``end`` of the commit (monotonic, s)."""
+        return self._order(channel=channel, text=text)
+
+    def trigger(self, job: str) -> dict:
+        """Commit a wake-up of this cron job, as ``send`` does a notification."""
+        return self._order(job=job)
 
     def close(self):
         self.popen.stdin.close()

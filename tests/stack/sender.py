@@ -1,4 +1,4 @@
-"""Runs inside Odoo: commits a bus notification for each line on standard input."""
+"""Runs inside Odoo: commits a notification or a wake-up for each line of standard input."""
 
 import json
 import sys
@@ -19,14 +19,18 @@ def main(conf: str, database: str):
         answers.write(json.dumps(values) + "\n")
         answers.flush()
 
-    odoo.tools.config.parse_config(["-c", conf, "-d", database, "--no-http"])
+    odoo.tools.config.parse_config(["-c", conf, "-d", database, "--no-http", "--db_maxconn=8"])
     odoo.service.server.load_server_wide_modules()
     registry = odoo.modules.registry.Registry(database)
     answer(ready=True)
     for line in sys.stdin:
         order = json.loads(line)
-        with registry.cursor() as cr:
-            series.send(api.Environment(cr, SUPERUSER_ID, {}), order["channel"], order["text"])
+        with series.environments(), registry.cursor() as cr:
+            env = api.Environment(cr, SUPERUSER_ID, {})
+            if "job" in order:
+                series.trigger(env, order["job"])
+            else:
+                series.send(env, order["channel"], order["text"])
             begin = time.monotonic()
             cr.commit()
             end = time.monotonic()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 
+ADDONS = os.environ["BUS_ALT_ADDONS"]
 ODOO_PATH = pathlib.Path(os.environ["BUS_ALT_ODOO_PATH"])
 
 
@@ -17,8 +19,33 @@ def _version_info() -> tuple:
 
 VERSION_INFO = _version_info()
 SERIES = "{}.{}".format(*VERSION_INFO)
+NUMBER = int(str(VERSION_INFO[0]).replace("saas~", ""))
 
-SERVER_WIDE = "base,rpc,web" if VERSION_INFO >= (19,) else "base,web"
+SERVER_WIDE = "base,rpc,web" if NUMBER >= 19 else "base,web"
+
+# the option for the port of the gevent process
+GEVENT_PORT = "gevent_port" if NUMBER >= 16 else "longpolling_port"
+
+# the gevent process has a pool size of its own
+GEVENT_POOL = NUMBER >= 17
+
+# at level DEBUG Odoo writes its own db_password into its log ("create cursor to …")
+LOGS_ITS_PASSWORD = NUMBER < 17
+
+# browsers ask by HTTP and wait, instead of holding a websocket
+LONGPOLLING = NUMBER < 16
+
+# cron workers wait on LISTEN cron_trigger
+CRON_LISTENS = NUMBER >= 15
+
+MESSAGE_TYPE = "bus_alt_connection.test"
+
+
+def environments():
+    """The context in which code outside a server may use Odoo's environments."""
+    from odoo import api
+
+    return api.Environment.manage() if NUMBER < 15 else contextlib.nullcontext()
 
 
 def websocket_version() -> str:
@@ -26,14 +53,15 @@ def websocket_version() -> str:
     for folder in (ODOO_PATH / "odoo" / "addons", ODOO_PATH / "addons"):
         source = folder / "bus" / "websocket.py"
         if source.exists():
-            lines = source.read_text().splitlines()
-            for line in lines:
+            for line in source.read_text().splitlines():
                 if line.strip().startswith("_VERSION = "):
                     return line.split("=")[1].strip().strip("\"'")
     return ""
 
 
-MESSAGE_TYPE = "bus_alt_connection.test"
+def bus_channel(database: str, channel: str) -> str:
+    """A channel as it stands in ``bus_bus.channel`` and in the payload of NOTIFY."""
+    return json.dumps([database, channel] if NUMBER >= 16 else channel, separators=(",", ":"))
 
 
 def message(text: str) -> str:
@@ -43,7 +71,10 @@ def message(text: str) -> str:
 
 def send(env, channel: str, text: str):
     """Send one bus notification from inside Odoo; it leaves with the commit."""
-    env["bus.bus"]._sendone(channel, MESSAGE_TYPE, {"text": text})
+    if NUMBER >= 15:
+        env["bus.bus"]._sendone(channel, MESSAGE_TYPE, {"text": text})
+    else:
+        env["bus.bus"].sendone(channel, {"type": MESSAGE_TYPE, "payload": {"text": text}})
 
 
 def text_of(notification: dict):
@@ -52,3 +83,29 @@ def text_of(notification: dict):
     if sent["type"] == MESSAGE_TYPE:
         return sent["payload"]["text"]
     return None
+
+
+def make_job(env, name: str):
+    """Make a cron job that starts only when it is triggered, and says so in the log."""
+    values = {
+        "name": name,
+        "model_id": env.ref("base.model_res_partner").id,
+        "state": "code",
+        "code": "True",
+        "interval_number": 100,
+        "interval_type": "days",
+        "nextcall": "2100-01-01 00:00:00",
+        "user_id": env.ref("base.user_root").id,
+    }
+    return env["ir.cron"].create(values)
+
+
+def trigger(env, name: str):
+    """Let the cron job start now; the wake-up leaves with the commit (15.0 on)."""
+    job = env["ir.cron"].search([("name", "=", name)]) or make_job(env, name)
+    job._trigger()
+
+
+def job_started(log: str, name: str) -> bool:
+    """Tell from the server's log whether the job ran."""
+    return f"Job '{name}'" in log or f"Starting job `{name}`" in log

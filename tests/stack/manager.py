@@ -1,0 +1,41 @@
+"""The database manager of a running Odoo, as its web page calls it."""
+
+from __future__ import annotations
+
+import requests
+
+from .odoo import Odoo
+
+MASTER_PASSWORD = "master-password"
+
+OPTIONS = {"admin_passwd": MASTER_PASSWORD, "list_db": True}
+
+
+def backup(odoo: Odoo, backup_format: str = "zip") -> bytes:
+    """Return a backup of the server's database."""
+    answer = requests.post(
+        f"{odoo.url}/web/database/backup",
+        data={
+            "master_pwd": MASTER_PASSWORD,
+            "name": odoo.database,
+            "backup_format": backup_format,
+        },
+        timeout=120,
+    )
+    answer.raise_for_status()
+    if "html" in answer.headers["Content-Type"]:
+        raise RuntimeError(f"no backup\n{odoo.process.tail()}")
+    return answer.content
+
+
+def restore(odoo: Odoo, name: str, content: bytes):
+    """Restore a backup as database ``name``."""
+    answer = requests.post(
+        f"{odoo.url}/web/database/restore",
+        data={"master_pwd": MASTER_PASSWORD, "name": name, "copy": "true"},
+        files={"backup_file": ("backup.zip", content)},
+        timeout=300,
+        allow_redirects=False,
+    )
+    if answer.status_code not in (302, 303):
+        raise RuntimeError(f"not restored: {answer.status_code}\n{odoo.process.tail()}")

@@ -1,0 +1,54 @@
+"""Other users of the database, who query through the pooler while something else happens."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import psycopg2
+
+from .odoo import Path
+
+
+class Users:
+    """A context in which users query without a break; counts queries and failures.
+
+    :param path: where they connect
+    :param database: the database that they query
+    :param number: of users, each with a connection of its own
+    """
+
+    def __init__(self, path: Path, database: str, number: int = 8):
+        self.done = 0
+        self.errors: list[str] = []
+        self._path = path
+        self._database = database
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._query) for _user in range(number)]
+
+    def _query(self):
+        connection = psycopg2.connect(**self._path._asdict(), dbname=self._database)
+        with contextlib.closing(connection):
+            while not self._stop.is_set():
+                error = None
+                try:
+                    connection.cursor().execute("SELECT count(*) FROM res_users")
+                    connection.commit()
+                except psycopg2.Error as failure:
+                    connection.rollback()
+                    error = str(failure)
+                with self._lock:
+                    self.done += 1
+                    if error:
+                        self.errors.append(error)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
