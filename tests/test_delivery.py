@@ -2,6 +2,7 @@
 
 import pytest
 
+from .stack import series
 from .stack.client import BusClient
 from .stack.odoo import Sender
 from .stack.process import wait_until
@@ -105,6 +106,7 @@ def test_only_the_listener_is_direct(deployment, workers):
         assert (name, client_port) == (f"odoo-{pid}-imbus", local_port)
 
 
+@pytest.mark.skipif(not series.GEVENT_POOL, reason="one pool size for all processes")
 @pytest.mark.parametrize("addon, delivered", [(False, 0), (True, 20)], ids=["stock", "addon"])
 def test_the_listener_takes_no_slot_of_the_pool(deployment, deliver, addon, delivered):
     """In a pool of one connection, stock Odoo's listener takes the only slot."""

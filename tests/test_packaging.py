@@ -53,7 +53,7 @@ def test_sdist_and_wheel(built):
 def test_the_wheel_works_without_addons_path(deployment, deliver, built, tmp_path):
     (wheel,) = built.glob("*.whl")
     venv = tmp_path / "venv"
-    run(sys.executable, "-m", "venv", venv)
+    run(sys.executable, "-m", "venv", "--without-pip", venv)
     python = venv / "bin" / "python"
     packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     # Odoo and what it needs, as installed for the tests
@@ -62,7 +62,8 @@ def test_the_wheel_works_without_addons_path(deployment, deliver, built, tmp_pat
         paths.write(ours.strip() + "\n" + os.environ["BUS_ALT_ODOO_PATH"] + "\n")
     find = "import importlib.util as u; print(u.find_spec('odoo.addons.bus_alt_connection'))"
     assert run(python, "-c", find).strip() == "None"
-    run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel)
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", "-q", "--no-deps", "--no-index", wheel)
     with deployment.odoo(
         options=deployment.direct, addons_path=os.environ["BUS_ALT_ADDONS"], start=False
     ) as odoo:

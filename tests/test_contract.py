@@ -1,0 +1,125 @@
+"""What the addon relies on in Odoo's source, read without running it.
+
+``./run test --odoo PATH tests/test_contract.py`` checks any series.
+"""
+
+import ast
+
+import pytest
+
+from bus_alt_connection.seams import LIST_DATABASES, LISTENERS, PG_TOOLS
+
+from .stack import series
+
+NAMES = sorted({row.name for row in LISTENERS if row.first <= series.NUMBER})
+
+
+def source(module: str):
+    """The parsed source of a module, or None."""
+    relative = module.replace(".", "/")
+    for path in (
+        series.ODOO_PATH / f"{relative}.py",
+        series.ODOO_PATH / f"{relative.replace('odoo/addons', 'addons', 1)}.py",
+        series.ODOO_PATH / relative / "__init__.py",
+    ):
+        if path.exists():
+            return ast.parse(path.read_text())
+    return None
+
+
+def find(tree, dotted: str):
+    """The class or function of this name, with the class that holds it."""
+    holder = None
+    for name in dotted.split("."):
+        holder, tree = (
+            tree,
+            next(
+                (
+                    node
+                    for node in (tree.body if tree else ())
+                    if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name
+                ),
+                None,
+            ),
+        )
+    return tree, holder
+
+
+def place(name: str):
+    """The function in which this listener listens, the class that holds it, and its row."""
+    for row in LISTENERS:
+        if row.name == name and row.first <= series.NUMBER:
+            function, holder = find(source(row.module), row.function)
+            if function:
+                return function, holder, row
+    raise AssertionError(f"{name}: none of the places in the table is there")
+
+
+def attributes(node) -> set:
+    return {child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_connects_through_db_connect_in_its_own_body(name):
+    function, _holder, _row = place(name)
+    nested = {
+        child
+        for inner in ast.walk(function)
+        if inner is not function and isinstance(inner, (ast.FunctionDef, ast.Lambda))
+        for child in ast.walk(inner)
+    }
+    calls = [
+        node
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call)
+        and node not in nested
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "db_connect"
+    ]
+    assert len(calls) == 1
+    (call,) = calls
+    assert ast.unparse(call.func.value) in ("odoo.sql_db", "sql_db")
+    (database,) = call.args
+    text = ast.unparse(database)
+    assert text == "'postgres'" or "db_system" in text, "the database that NOTIFY is sent in"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_waits_on_the_connection_behind_the_cursor(name):
+    function, holder, row = place(name)
+    # a cron worker connects in start and waits in sleep
+    used = attributes(holder if name == "cron worker" else function)
+    assert {"cursor", "_cnx", "poll", "notifies", "commit"} <= used
+    listens = [
+        node.value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Constant) and str(node.value).lower() == f"listen {row.channel}"
+    ]
+    assert len(listens) == 1
+
+
+@pytest.mark.parametrize("row", [*PG_TOOLS, LIST_DATABASES], ids=lambda row: row.module)
+def test_functions_that_are_replaced(row):
+    if row.first > series.NUMBER:
+        return
+    names = {
+        alias.asname or alias.name
+        for node in ast.walk(source(row.module))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    function, _holder = find(source(row.module), row.function)
+    assert function or row.function in names
+
+
+def test_nobody_else_listens():
+    """A LISTEN that the table does not know would go deaf in silence."""
+    known = {row.module for row in LISTENERS}
+    folders = [series.ODOO_PATH / "odoo" / "service", series.ODOO_PATH / "odoo" / "addons" / "bus"]
+    folders.append(series.ODOO_PATH / "addons" / "bus")
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
+        if "tests" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and str(node.value).lower().startswith("listen "):
+                assert any(str(path).endswith(f"{m.replace('.', '/')[5:]}.py") for m in known), path

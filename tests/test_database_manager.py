@@ -1,0 +1,76 @@
+"""Backup and restore through the database manager leave other users alone."""
+
+import contextlib
+import io
+import zipfile
+
+import pytest
+
+from .stack import manager
+from .stack.deployment import deployment as running_deployment
+from .stack.process import wait_until
+from .stack.users import Users
+
+RESTORED = "restored"
+
+
+@pytest.mark.parametrize("addon", [False, True], ids=["stock", "addon"])
+def test_backups_while_others_query(addon):
+    # server connections that stock Odoo spoils must not reach other tests
+    with running_deployment() as whole:
+        options = {**whole.direct, **manager.OPTIONS}
+        with whole.odoo(addon=addon, options=options) as odoo:
+            backups = []
+            with Users(whole.pooled, odoo.database) as users:
+                for _i in range(3):
+                    # stock Odoo may be its own victim
+                    with contextlib.suppress(*([] if addon else [RuntimeError])):
+                        backups.append(manager.backup(odoo))
+            assert users.done > 1000
+            if addon:
+                assert len(backups) == 3
+                assert users.errors == []
+                for content in backups:
+                    dump = zipfile.ZipFile(io.BytesIO(content)).read("dump.sql")
+                    assert b"PostgreSQL database dump complete" in dump
+            else:
+                assert any("res_users" in error for error in users.errors)
+
+
+@pytest.mark.parametrize("backup_format", ["zip", "dump"])
+def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
+    with deployment.odoo(options={**deployment.direct, **manager.OPTIONS}) as odoo:
+        content = manager.backup(odoo, backup_format)
+        try:
+            with Users(deployment.pooled, odoo.database) as users:
+                manager.restore(odoo, RESTORED, content)
+                enough = users.done + 1000
+                wait_until(lambda: users.done > enough or users.errors, "1,000 queries")
+            assert users.errors == []
+            rows = deployment.postgres.execute(
+                "SELECT count(*) FROM ir_module_module WHERE state = 'installed'", dbname=RESTORED
+            )
+            assert rows[0][0] > 3
+        finally:
+            deployment.pgbouncer.forget(RESTORED)
+            deployment.postgres.execute(f'DROP DATABASE IF EXISTS "{RESTORED}" WITH (FORCE)')
+
+
+def test_the_password_is_in_no_command_line(deployment):
+    """pg_dump gets it in its environment; the wrapper writes down its arguments."""
+    spied = deployment.folder / "spied"
+    spied.mkdir()
+    arguments = spied / "arguments"
+    tool = spied / "pg_dump"
+    tool.write_text(f'#!/bin/sh\nenv | grep ^PG >{arguments}.env\necho "$@" >{arguments}\nexit 1\n')
+    tool.chmod(0o755)
+    options = {**deployment.direct, **manager.OPTIONS, "pg_path": spied}
+    with deployment.odoo(options=options) as odoo, pytest.raises(RuntimeError):
+        manager.backup(odoo)
+    assert deployment.password not in arguments.read_text()
+    lines = (spied / "arguments.env").read_text().splitlines()
+    environ = dict(line.split("=", 1) for line in lines)
+    assert environ["PGHOST"] == deployment.straight.host
+    assert environ["PGPORT"] == str(deployment.straight.port)
+    assert environ["PGPASSWORD"] == deployment.password
+    assert deployment.password not in odoo.log()

@@ -1,0 +1,59 @@
+"""imdispatcher_db_name: LISTEN and NOTIFY in another database than postgres.
+
+A server with db_name looks into postgres before it loads any addon, so these have dbfilter.
+"""
+
+import pytest
+import requests
+
+from .stack import manager, series
+from .stack.deployment import deployment as running_deployment
+from .stack.process import accepts
+from .test_cron import LATE, starts
+
+
+@pytest.fixture(scope="module")
+def closed():
+    """A cluster whose database postgres lets nobody in, with a database bus instead."""
+    with running_deployment() as whole:
+        whole.postgres.execute("CREATE DATABASE bus OWNER odoo")
+        whole.postgres.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+        yield whole
+
+
+def test_without_it_odoo_finds_no_database(closed):
+    with closed.odoo(closed.straight, addon=False, named=False, start=False) as odoo:
+        odoo.launch()
+        odoo.process.wait_for(lambda: accepts(odoo.port), "the HTTP port answers")
+        page = requests.get(f"{odoo.url}/web/login", timeout=60)
+        assert not (page.ok and page.url.endswith("/web/login"))
+
+
+@pytest.mark.parametrize("workers", [0, 2], ids=["threaded", "prefork"])
+def test_notifications_and_jobs(closed, deliver, workers):
+    options = {**closed.direct, "imdispatcher_db_name": "bus", "max_cron_threads": 1}
+    with closed.odoo(workers=workers, options=options, named=False) as odoo:
+        assert deliver(odoo) == 100
+        assert "database bus, backend" in odoo.log()
+        if series.CRON_LISTENS:
+            assert starts(odoo, "a job", LATE)
+        assert "permission denied" not in odoo.log()
+
+
+def test_it_is_not_shown_as_a_database_of_odoos(closed):
+    everything = {**manager.OPTIONS, "dbfilter": ".*"}
+    options = {**closed.direct, **everything, "imdispatcher_db_name": "bus"}
+    with closed.odoo(options=options, named=False) as odoo:
+        page = requests.get(f"{odoo.url}/web/database/manager", timeout=60).text
+        assert odoo.database in page
+        assert ">bus<" not in page.replace("\n", "").replace(" ", "")
+
+
+@pytest.mark.parametrize("name", ["template1", "postgres://x"])
+def test_bad_names_stop_the_server(closed, name):
+    options = {**closed.direct, "imdispatcher_db_name": name}
+    with closed.odoo(options=options, named=False, start=False) as odoo:
+        done = odoo.run(check=False, timeout=60)
+    assert done.returncode != 0
+    assert "bad setting imdispatcher_db_name (from" in done.stderr
+    assert f"in odoo.conf): '{name}'" in done.stderr
