@@ -1,4 +1,4 @@
-"""``./run bench``: how long a notification takes, with the addon and without a pooler.
+"""``./run bench latency``: how long a notification takes, with the addon and without a pooler.
 
 Two prefork servers run at once on one PostgreSQL, each with a database of its own: stock
 Odoo straight to PostgreSQL, and Odoo with the addon behind PgBouncer. Notifications go to
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import random
 import statistics
 import time
@@ -54,7 +53,7 @@ class Rival:
     def measure(self, text: str):
         time.sleep(PAUSE)
         self._arrived("commit", f"{text} commit", self.sender.send(CHANNEL, f"{text} commit"))
-        channel = json.dumps([self.odoo.database, CHANNEL], separators=(",", ":"))
+        channel = series.bus_channel(self.odoo.database, CHANNEL)
         self.rows.cursor().execute(
             "INSERT INTO bus_bus (channel, message, create_date)"
             " VALUES (%s, %s, now() AT TIME ZONE 'UTC')",
@@ -77,10 +76,10 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
+def main(arguments: list[str]):
+    parser = argparse.ArgumentParser(prog="./run bench latency", description=__doc__)
     parser.add_argument("--number", type=int, default=500, help="notifications to each server")
-    number = parser.parse_args().number
+    number = parser.parse_args(arguments).number
     with deployment() as whole, contextlib.ExitStack() as stack:
         stock = stack.enter_context(whole.odoo(whole.straight, workers=2, addon=False))
         ours = stack.enter_context(whole.odoo(workers=2, options=whole.direct))
@@ -104,7 +103,3 @@ def main():
                     f"   p99 {milliseconds(took[int(len(took) * 0.99)]):>9}"
                 )
             print(f"  from {clock}  ratio of the medians: {medians[1] / medians[0]:.2f}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,14 @@
+"""``./run bench NAME``: latency (the default), cron or backups."""
+
+import sys
+
+from . import backups, cron, latency
+
+BENCHMARKS = {"latency": latency.main, "cron": cron.main, "backups": backups.main}
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "latency"
+    if name not in BENCHMARKS:
+        sys.exit(f"run bench: no benchmark {name}; there are {', '.join(BENCHMARKS)}")
+    BENCHMARKS[name](arguments)
