@@ -4,6 +4,7 @@ import psutil
 import pytest
 
 from .stack.client import BusClient
+from .stack.postgres import Postgres
 from .stack.process import wait_until
 
 
@@ -60,6 +61,25 @@ def test_a_pooler_where_postgresql_should_be(deployment):
         line = f"imbus: 127.0.0.1:{deployment.pooled.port} is a pooler, not PostgreSQL"
         wait_until(lambda: line in odoo.log(), line)
         assert odoo.log().count("is a pooler") == 1
+
+
+def test_a_standby_where_the_primary_should_be(deployment):
+    standby = Postgres(deployment.folder / "standby", primary=deployment.postgres).start()
+    try:
+        options = {**deployment.direct, "imdispatcher_db_port": standby.port}
+        with deployment.odoo(options=options) as odoo, BusClient(odoo, "a"):
+            line = f"imbus: 127.0.0.1:{standby.port} is a standby, which cannot LISTEN"
+            wait_until(lambda: line in odoo.log(), line)
+        both = {
+            "imdispatcher_db_host": "127.0.0.1,127.0.0.1",
+            "imdispatcher_db_port": f"{standby.port},{deployment.straight.port}",
+            "imdispatcher_db_dsn": "target_session_attrs=read-write",
+        }
+        with deployment.odoo(options=both) as odoo, BusClient(odoo, "a"):
+            line = f"imbus: listening at 127.0.0.1:{deployment.straight.port}"
+            wait_until(lambda: line in odoo.log(), line)
+    finally:
+        standby.remove()
 
 
 @pytest.mark.parametrize("port", ["refused", "not PostgreSQL"])

@@ -30,6 +30,7 @@ log_timezone = 'GMT'
 # the superuser's socket stands in a folder that only its owner and root can enter
 ACCESS = """
 local all postgres trust
+local replication postgres trust
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
@@ -47,9 +48,15 @@ class Postgres:
 
     :param folder: for data, socket and log
     :param data: a prepared data folder to copy, or None for a new one
+    :param primary: make it a streaming standby of this server
     """
 
-    def __init__(self, folder: pathlib.Path, data: pathlib.Path | None = None):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        data: pathlib.Path | None = None,
+        primary: Postgres | None = None,
+    ):
         self.folder = folder
         self.data = folder / "data"
         self.host = "127.0.0.1"
@@ -61,6 +68,11 @@ class Postgres:
         if data:
             # preserves owner and mode
             subprocess.run(["cp", "-a", data, self.data], check=True)
+        elif primary:
+            self.run_tool(
+                *("pg_basebackup", "-D", self.data, "-R", "-c", "fast"),
+                *("-h", primary.folder, "-p", primary.port, "-U", "postgres"),
+            )
         else:
             self.run_tool("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8")
         (self.data / "pg_hba.conf").write_text(ACCESS)
@@ -77,7 +89,7 @@ class Postgres:
         )
 
     def start(self):
-        (self.data / "postgresql.auto.conf").write_text(CONFIGURATION)
+        (self.data / "postgresql.conf").write_text(CONFIGURATION)
         self.process.start(
             [
                 *(BIN / "postgres", "-D", self.data, "-p", self.port),
