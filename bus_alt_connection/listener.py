@@ -48,7 +48,7 @@ def check(merged: Mapping[str, str], found: Mapping[str, settings.Value]) -> Non
         if nowhere not in str(error):
             value = found.get("dsn") or settings.Value("", "Odoo's own db_* settings")
             raise settings.BadSetting(
-                "dsn", value, "see libpq's parameter key words", str(error).strip()
+                "dsn", value, "see libpq's parameter key words", str(error).splitlines()[0]
             ) from None
 
 

@@ -37,7 +37,7 @@ def merge(found: Mapping[str, Value], odoo: Mapping[str, str]) -> Dict[str, str]
             result[name] = str(odoo[name])
     result["dbname"] = odoo["database"]
     if "hostaddr" in dsn and "host" not in dsn:
-        del result["host"]  # the pooler's name does not belong to this address
+        result.pop("host", None)  # the pooler's name does not belong to this address
     _check_numbers(found, result)
     return result
 

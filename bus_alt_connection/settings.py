@@ -25,6 +25,8 @@ PREFIX = "imdispatcher_db_"
 # "Table 34.1. SSL Mode Descriptions" of the libpq documentation
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
+NOT_SHOWN = "(not shown, it may hold a password)"
+
 # whole numbers that libpq reads only once it has connected
 NUMBERS = (
     "connect_timeout",
@@ -68,13 +70,13 @@ def _is_port(text: str) -> bool:
 
 
 def _are_hosts(text: str) -> bool:
-    return all(_is_host(host.strip()) for host in text.split(","))
+    return all(_is_host(host) for host in text.split(","))
 
 
 def _are_ports(text: str) -> bool:
     # libpq takes an empty entry of a list for the default port
     ports = text.split(",")
-    return all(_is_port(port.strip()) or (not port and len(ports) > 1) for port in ports)
+    return all(_is_port(port) or (not port and len(ports) > 1) for port in ports)
 
 
 class Setting(NamedTuple):
@@ -141,7 +143,12 @@ def _find(name: str, environ: Mapping[str, str], options: Mapping):
 
 
 def _clean(name: str, text: str) -> str:
-    return text if name == "password" else text.strip()
+    if name == "password":
+        return text
+    if name in ("host", "port"):
+        # libpq takes a blank beside a comma for a part of the name
+        return ",".join(part.strip() for part in text.split(","))
+    return text.strip()
 
 
 def _check_dsn(value: Value) -> None:
@@ -152,7 +159,7 @@ def _check_dsn(value: Value) -> None:
             "dsn",
             value,
             "a connection URI or keyword=value string of libpq",
-            f"{_why_not_parsed(value.text, str(error))} (not shown, it may hold a password)",
+            f"{_why_not_parsed(value.text, str(error))} {NOT_SHOWN}",
         ) from None
     if "dbname" in parts:
         _logger.warning(
@@ -166,17 +173,20 @@ def _check_dsn(value: Value) -> None:
     checks += [(name, str.isdigit, "a whole number") for name in NUMBERS]
     for name, check, allowed in checks:
         if parts.get(name) and not check(parts[name]):
-            raise BadSetting("dsn", value, f"{name}: {allowed}", f"{name}={parts[name]!r}")
+            # a password with an unescaped slash ends up in other parts of a URI
+            safe = "password" in parts or "@" not in value.text
+            shown = f"{name}={parts[name]!r}" if safe else f"a {name} {NOT_SHOWN}"
+            raise BadSetting("dsn", value, f"{name}: {allowed}", shown)
 
 
 def _why_not_parsed(dsn: str, error: str) -> str:
     # libpq quotes what it stumbled over: safe to repeat only where it cannot be
     # a piece of a password that lacks its quotes
-    unknown = re.search(r'invalid (?:connection option|URI query parameter): "(\w+)"', error) or (
-        re.search(r'invalid connection option "(\w+)"', error)
-    )
-    if unknown and "password" not in dsn.split(unknown.group(1), maxsplit=1)[0].lower():
-        return f"unknown keyword {unknown.group(1)!r}"
+    unknown = re.search(r'invalid (?:connection option|URI query parameter:) "(\w+)"', error)
+    if unknown:
+        before, keyword, after = dsn.partition(unknown.group(1))
+        if "password" not in before.lower() and "@" not in after:
+            return f"unknown keyword {keyword!r}"
     return "cannot be parsed"
 
 

@@ -175,6 +175,8 @@ def test_bad_dsns(dsn, said):
         "postgresql://u:hush@h:70000/",
         "hush",
         "password=hush port=abc",
+        "postgresql://u:hu/hush?hush=1@h/",
+        "postgresql://u:hush/x@h/",
     ],
 )
 def test_a_bad_dsn_does_not_show_its_password(dsn):
@@ -216,6 +218,17 @@ def test_an_address_does_not_get_the_poolers_name():
     merged = parameters(imdispatcher_db_dsn="hostaddr=10.0.0.1")
     assert "host" not in merged
     assert merged["hostaddr"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize("dsn", ["hostaddr=10.0.0.1", "service=direct hostaddr=10.0.0.1"])
+def test_an_address_where_odoo_uses_a_socket(dsn):
+    assert "host" not in parameters(odoo={"database": "postgres"}, imdispatcher_db_dsn=dsn)
+
+
+def test_blanks_beside_commas():
+    merged = parameters(imdispatcher_db_host="a, b", imdispatcher_db_port=" 1 ,2")
+    assert merged["host"] == "a,b"
+    assert merged["port"] == "1,2"
 
 
 def test_a_host_beats_the_dsns_address():
