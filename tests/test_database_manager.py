@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from .stack import manager
+from .stack import manager, series
 from .stack.deployment import deployment as running_deployment
 from .stack.process import wait_until
 from .stack.users import Users
@@ -54,6 +54,20 @@ def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
         finally:
             deployment.pgbouncer.forget(RESTORED)
             deployment.postgres.execute(f'DROP DATABASE IF EXISTS "{RESTORED}" WITH (FORCE)')
+
+
+@pytest.mark.skipif(not series.HAS_DB_COMMAND, reason="this series has no command db")
+def test_the_command_db_with_postgresql_named(deployment, tmp_path):
+    """It loads no addon: README says to name PostgreSQL on its command line."""
+    with deployment.odoo(options=deployment.direct) as odoo:
+        path = deployment.straight
+        place = [f"--db_host={path.host}", f"--db_port={path.port}"]
+        with Users(deployment.pooled, odoo.database) as users:
+            for i in range(3):
+                dump = tmp_path / f"{i}.zip"
+                odoo.run_command("db", *place, "dump", odoo.database, dump)
+                assert zipfile.is_zipfile(dump)
+        assert users.errors == []
 
 
 def test_the_password_is_in_no_command_line(deployment):

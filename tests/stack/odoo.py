@@ -153,8 +153,16 @@ class Odoo:
 
     def run(self, *args, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess:
         """Run Odoo with these arguments until it ends."""
+        return self._run(self.argv(*args), check, timeout)
+
+    def run_command(self, name: str, *args) -> subprocess.CompletedProcess:
+        """Run one of Odoo's commands until it ends."""
+        python, odoo, *conf = self.argv()
+        return self._run([python, odoo, name, *conf, *map(str, args)], True, 120)
+
+    def _run(self, argv: list, check: bool, timeout: float) -> subprocess.CompletedProcess:
         done = subprocess.run(
-            self.argv(*args),
+            argv,
             env=self.environ,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

@@ -32,6 +32,9 @@ GEVENT_POOL = NUMBER >= 17
 # at level DEBUG Odoo writes its own db_password into its log ("create cursor to …")
 LOGS_ITS_PASSWORD = NUMBER < 17
 
+# the database manager's command line, odoo-bin db
+HAS_DB_COMMAND = (ODOO_PATH / "odoo" / "cli" / "db.py").exists()
+
 # browsers ask by HTTP and wait, instead of holding a websocket
 LONGPOLLING = NUMBER < 16
 
