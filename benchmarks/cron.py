@@ -24,7 +24,7 @@ def seconds_to_start(odoo, number: int) -> list[float]:
         for i in range(number):
             job = f"benchmark {i}"
             committed = sender.trigger(job)["end"]
-            wait_until(lambda job=job: series.job_started(odoo.log(), job), job, 120, 0.005)
+            wait_until(lambda job=job: series.job_starts(odoo.log(), job), job, 120, 0.005)
             took.append(time.monotonic() - committed)
     finally:
         sender.close()

@@ -20,13 +20,14 @@ LATE = 10
 
 
 def starts(odoo, job: str, timeout: float) -> bool:
+    before = series.job_starts(odoo.log(), job)
     sender = Sender(odoo)
     try:
         sender.trigger(job)
     finally:
         sender.close()
     try:
-        return wait_until(lambda: series.job_started(odoo.log(), job), job, timeout)
+        return wait_until(lambda: series.job_starts(odoo.log(), job) > before, job, timeout)
     except TimeoutError:
         return False
 
@@ -62,22 +63,26 @@ def test_jobs_stay_pooled(deployment):
 
 def test_a_job_that_notifies_does_so_through_the_pooler(deployment):
     """A threaded server runs jobs in the listener's own thread."""
-    code = "env['bus.bus']._sendone('a', 'x', {}); log('sent')"
-    with deployment.odoo(options={**deployment.direct, **CRON}) as odoo:
-        with deployment.postgres.connect(odoo.database) as connection:
-            assert starts(odoo, "noisy job", LATE)
-            connection.cursor().execute(
-                "UPDATE ir_act_server SET code = %s WHERE id IN"
-                " (SELECT ir_actions_server_id FROM ir_cron WHERE cron_name = 'noisy job')",
-                [code],
-            )
+    code = f"env['bus.bus']._sendone('a', '{series.MESSAGE_TYPE}', {{'text': 'from a job'}})"
+    with deployment.odoo(options={**deployment.direct, **CRON}) as odoo, BusClient(
+        odoo, "a"
+    ) as bus:
         assert starts(odoo, "noisy job", LATE)
-        assert len(odoo.connections_to(deployment.straight.port)) == 1
+        deployment.postgres.execute(
+            "UPDATE ir_act_server SET code = %s WHERE id IN"
+            " (SELECT ir_actions_server_id FROM ir_cron WHERE cron_name = 'noisy job')",
+            [code],
+            dbname=odoo.database,
+        )
+        assert starts(odoo, "noisy job", LATE)
+        bus.wait_for("from a job")
+        # a session that the job had got straight would have said so too
+        assert odoo.log().count("cron_trigger: listening at") == 1
+        assert len(odoo.connections_to(deployment.straight.port)) == 2, "cron and bus"
 
 
+@pytest.mark.skipif(series.NUMBER < 18, reason="no replica options before 18.0")
 def test_replica_options_do_not_move_the_listener(deployment):
-    if series.NUMBER < 18:
-        return
     replica = {"db_replica_host": deployment.pooled.host, "db_replica_port": 1}
     with deployment.odoo(options={**deployment.direct, **CRON, **replica}, start=False) as odoo:
         odoo.launch()

@@ -109,6 +109,9 @@ def trigger(env, name: str):
     job._trigger()
 
 
-def job_started(log: str, name: str) -> bool:
-    """Tell from the server's log whether the job ran."""
-    return f"Job '{name}'" in log or f"Starting job `{name}`" in log
+def job_starts(log: str, name: str) -> int:
+    """Count in the server's log how often the job started."""
+    return sum(
+        (f"Job '{name}'" in line and "starting" in line) or f"Starting job `{name}`" in line
+        for line in log.splitlines()
+    )
