@@ -2,6 +2,8 @@
 
 import sys
 
+from tests.stack.process import end_on_signals
+
 from . import backups, cron, latency
 
 BENCHMARKS = {"latency": latency.main, "cron": cron.main, "backups": backups.main}
@@ -11,4 +13,5 @@ if __name__ == "__main__":
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "latency"
     if name not in BENCHMARKS:
         sys.exit(f"run bench: no benchmark {name}; there are {', '.join(BENCHMARKS)}")
+    end_on_signals()
     BENCHMARKS[name](arguments)

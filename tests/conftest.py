@@ -3,6 +3,9 @@ import pytest
 from .stack.client import BusClient
 from .stack.deployment import deployment as running_deployment
 from .stack.odoo import Sender
+from .stack.process import end_on_signals
+
+end_on_signals()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import sys
 import time
@@ -12,6 +11,7 @@ from .stack import series
 from .stack.client import BusClient
 from .stack.deployment import deployment
 from .stack.odoo import Sender
+from .stack.process import end_on_signals
 
 NOTIFICATIONS = 50
 SHOWN = 5
@@ -67,8 +67,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./run demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the table")
     arguments = parser.parse_args()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.default_int_handler)
+    end_on_signals()
 
     say(f"preparing a database with Odoo {series.SERIES} Discuss (the first time: a minute)")
     with deployment("mail") as whole:

@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 import time
 
+import psutil
+
 CACHE = pathlib.Path(os.environ["BUS_ALT_CACHE"])
 PR_SET_PDEATHSIG = 1
 
@@ -50,12 +52,24 @@ def accepts(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
+def end_on_signals():
+    """Let every signal that ends a program end this one as Ctrl-C does, with its clean-up."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
+
+
 @contextlib.contextmanager
 def run_folder():
-    """A folder in the cache for the files of one run; removed afterwards."""
+    """A folder in the cache for the files of one run; removed afterwards.
+
+    Its name begins with this process's id, so that the next run finds what a killed one left.
+    """
     parent = CACHE / "run"
     parent.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(tempfile.mkdtemp(dir=parent))
+    for left in parent.iterdir():
+        if not psutil.pid_exists(int(left.name.split("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent))
     folder.chmod(0o755)
     try:
         yield folder
