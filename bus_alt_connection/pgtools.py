@@ -43,7 +43,9 @@ def redirected(stock, found: Mapping[str, settings.Value]):
 
 def environment(odoo: Mapping[str, str], merged: Mapping[str, str]) -> Dict[str, str]:
     """Return the environment ``odoo`` with libpq's variables set to the merged parameters."""
-    result = {key: value for key, value in odoo.items() if key not in ("PGHOST", "PGHOSTADDR")}
+    # what Odoo put there leads to the pooler; a service file may leave the port out
+    places = ("PGHOST", "PGHOSTADDR", "PGPORT") if "service" in merged else ("PGHOST", "PGHOSTADDR")
+    result = {key: value for key, value in odoo.items() if key not in places}
     for keyword, value in merged.items():
         name = NAMES.get(keyword, "PG" + keyword.replace("_", "").upper())
         if name:

@@ -5,7 +5,7 @@ from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
-from odoo.addons.bus_alt_connection import listener, redirect, seams
+from odoo.addons.bus_alt_connection import listener, pgtools, redirect, seams
 
 
 def pid_of(cr):
@@ -41,3 +41,21 @@ class TestRedirect(common.TransactionCase):
         self.assertTrue(connection.closed, "the session ends with its cursor")
         pool = db_connect("postgres")._Connection__pool
         self.assertFalse(any(connection is entry for entry in pool._connections))
+
+    def test_the_environment_of_pg_dump(self):
+        pooled = {"PATH": "/bin", "PGHOST": "pooler", "PGPORT": "6432", "PGUSER": "odoo"}
+        merged = {"host": "db", "port": "5432", "connect_timeout": "10", "keepalives": "1"}
+        self.assertEqual(
+            pgtools.environment(pooled, {**merged, "sslrootcert": "/ca.pem", "dbname": "postgres"}),
+            {
+                **pooled,
+                "PGHOST": "db",
+                "PGPORT": "5432",
+                "PGCONNECT_TIMEOUT": "10",
+                "PGSSLROOTCERT": "/ca.pem",
+            },
+        )
+        self.assertEqual(
+            pgtools.environment(pooled, {"service": "direct"}),
+            {"PATH": "/bin", "PGUSER": "odoo", "PGSERVICE": "direct"},
+        )
