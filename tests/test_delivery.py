@@ -77,6 +77,15 @@ def test_nothing_set_works_as_stock_and_warns_once(deployment, deliver):
         assert deliver(odoo, 10) == 10
 
 
+@pytest.mark.skipif(series.NUMBER < 19, reason="before 19.0 odoo.conf beats PG*")
+def test_what_is_not_set_follows_pg_variables_as_odoo_does(deployment, deliver):
+    wrong = deployment.pooled._replace(password="not the password")
+    pg = {"PGPASSWORD": deployment.password}
+    with deployment.odoo(wrong, options=deployment.direct, environ=pg) as odoo:
+        assert deliver(odoo, 10) == 10
+        assert "imbus: listening at" in odoo.log()
+
+
 def test_environment_names_that_differ(deployment, deliver):
     both = {**environ(deployment, "ODOO_"), "IMDISPATCHER_DB_PORT": "1"}
     with deployment.odoo(environ=both) as odoo:

@@ -9,8 +9,6 @@ from .stack import series
 from .stack.client import BusClient
 from .stack.process import wait_until
 
-SECRETS = ("hush-from-environment", "hush-from-dsn")
-
 DEBUG = {"log_level": "debug_sql", "log_handler": ":DEBUG"}
 
 
@@ -27,7 +25,7 @@ def test_passwords_stay_secret(deployment, good):
         deployment.postgres.create_role("listener", secret, "")
     options = {
         **DEBUG,
-        "imdispatcher_db_dsn": f"postgresql://someone:{SECRETS[1]}@{deployment.straight.host}",
+        "imdispatcher_db_dsn": f"postgresql://someone:hush-from-dsn@{deployment.straight.host}",
         "imdispatcher_db_port": deployment.straight.port,
         "imdispatcher_db_user": "listener" if good else "odoo",
     }

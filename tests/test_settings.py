@@ -250,3 +250,12 @@ def test_a_dead_peer_is_found_within_30_seconds():
         int(libpq.DEFAULTS[f"keepalives_{name}"]) for name in ("idle", "interval", "count")
     )
     assert idle + interval * count <= 30
+
+
+def test_another_system_database_agrees_with_odoos_own():
+    found = settings.read({"IMDISPATCHER_DB_NAME": "bus"}, {})
+    settings.check_system_database(found, {})
+    settings.check_system_database(found, {"db_system": "bus"})
+    with pytest.raises(settings.BadSetting, match="db_system, which is 'postgres'"):
+        settings.check_system_database(found, {"db_system": "postgres"})
+    settings.check_system_database({}, {"db_system": "anything"})
