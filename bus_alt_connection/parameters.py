@@ -7,6 +7,9 @@ from psycopg2.extensions import parse_dsn
 
 from .settings import BadSetting, Value
 
+# settings that are not one parameter of libpq
+NO_PARAMETERS = ("dsn", "name", "keep_notify")
+
 # seconds and counts: a dead peer is found after 10 + 3 * 5 = 25 s
 DEFAULTS = {
     "connect_timeout": "10",
@@ -28,7 +31,9 @@ def merge(found: Mapping[str, Value], odoo: Mapping[str, str]) -> Dict[str, str]
     :raises BadSetting: where the numbers of hosts and ports do not fit
     """
     dsn = parse_dsn(found["dsn"].text) if "dsn" in found else {}
-    single = {name: found[name].text for name in found if name not in ("dsn", "name")}
+    single = {
+        name: found[name].text for name in found if name not in ("dsn", "name", "keep_notify")
+    }
     if "host" in single:
         dsn.pop("hostaddr", None)  # libpq would prefer it to the host
     result = {**DEFAULTS, **dsn, **single}
