@@ -1,138 +1,105 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""The connection that a listener gets: a session of its own, straight to PostgreSQL."""
+"""What a listening function of Odoo gets instead of a database connection.
 
-import logging
-import os
-from typing import Dict, Mapping
+Odoo's own loop stays as it is. It says LISTEN, then waits on the inbox as it would on a
+connection; the watch fills it. So no loss of a session ever reaches Odoo's loop.
+"""
 
-import psycopg2
+import re
+import threading
+from typing import Callable, Dict, Iterable
 
-import odoo
-from odoo.sql_db import Connection, PsycoConnection
+from psycopg2.extensions import Notify
 
-from . import parameters, settings
-
-_logger = logging.getLogger(__name__)
-
-NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
-
-POOLER = (
-    "%s: %s is a pooler, not PostgreSQL: it lent backend %s to a session that began as"
-    " backend %s, so LISTEN will not hear anything. Set imdispatcher_db_host and"
-    " imdispatcher_db_port to PostgreSQL itself."
-)
+from .session import Waker
 
 
-def odoo_parameters(database: str) -> Dict[str, str]:
-    """Return the parameters of Odoo's own connections to this database.
+class Listener:
+    """Stands where Odoo expects what ``odoo.sql_db.db_connect`` returns.
 
-    ``odoo.sql_db.connection_info_for`` knows, in each series, ``db_*`` and what of the
-    ``PG*`` environment variables counts beside them.
+    :param watch: makes and starts the watch for an inbox and the statements to be run in
+        each session; what it returns has ``stop``
     """
-    return odoo.sql_db.connection_info_for(database)[1]
+
+    def __init__(self, watch: Callable):
+        self._watch = watch
+
+    def cursor(self) -> "Cursor":
+        return Cursor(self._watch)
 
 
-def check(merged: Mapping[str, str], found: Mapping[str, settings.Value]) -> None:
-    """Let libpq itself look at the parameters, without connecting anywhere.
+class Cursor:
+    """Stands where Odoo's listening functions expect a cursor: all that they ask of one."""
 
-    libpq checks its options before it connects, so with a socket folder that does not
-    exist only a bad option gives an error that does not name the folder.
+    def __init__(self, watch: Callable):
+        self._cnx = Inbox()
+        self._statements: list = []
+        self._start_watch = watch
+        self._watch = None
 
-    :raises settings.BadSetting: where libpq refuses an option
-    """
-    nowhere = "/bus_alt_connection/no/such/folder"
-    dry = {key: value for key, value in merged.items() if key != "hostaddr"}
-    try:
-        psycopg2.connect(**{**dry, "host": nowhere, "port": "5432"})
-    except psycopg2.Error as error:
-        if nowhere not in str(error):
-            value = found.get("dsn") or settings.Value("", "Odoo's own db_* settings")
-            raise settings.BadSetting(
-                "dsn", value, "see libpq's parameter key words", str(error).splitlines()[0]
-            ) from None
+    def execute(self, query: str, params=None) -> None:
+        """Keep the statement for every session that the watch will open.
 
-
-def direct_connection(
-    channel: str, database: str, found: Mapping[str, settings.Value]
-) -> Connection:
-    """Return what ``odoo.sql_db.db_connect`` returns, for the listener of this channel.
-
-    Its cursors are Odoo's own; behind each is a new session that no pool counts or lends.
-    """
-    return Connection(DirectPool(channel, database, found), database, {"database": database})
-
-
-class DirectPool:
-    """Stands where a cursor expects Odoo's connection pool: one session per cursor."""
-
-    readonly = False
-
-    def __init__(self, channel: str, database: str, found: Mapping[str, settings.Value]):
-        self._channel = channel
-        self._database = database
-        self._found = found
-
-    def borrow(self, _dsn):
-        """Open a session; ``Cursor.__init__`` calls this.
-
-        The parameters come from the settings, not from ``_dsn``: Odoo may log that one.
-
-        :raises psycopg2.OperationalError: when PostgreSQL cannot be reached
+        :raises NotImplementedError: for a query whose answer Odoo would need now
         """
-        base = odoo_parameters(self._database)
-        merged = parameters.merge(self._found, base)
-        suffix = f"-{self._channel}"
-        name = base.get("application_name") or f"odoo-{os.getpid()}"
-        merged.setdefault("application_name", name[: NAMEDATALEN - 1 - len(suffix)] + suffix)
-        connection = psycopg2.connect(connection_factory=ListeningConnection, **merged)
-        connection.meet(self._channel)
-        return connection
+        if re.match(r"\s*(listen|set)\b", query, re.IGNORECASE) and not params:
+            self._statements.append(query)
+        elif "pg_is_in_recovery()" not in query:
+            raise NotImplementedError(f"bus_alt_connection: a listener of Odoo asks {query!r}")
 
-    def give_back(self, connection, keep_in_pool=True):
-        """Close the session; ``Cursor.close`` calls this."""
-        connection.close()
+    def fetchone(self) -> tuple:
+        """Answer ``pg_is_in_recovery()``: the watch never stays on a standby."""
+        return (False,)
+
+    def commit(self) -> None:
+        if self._watch is None:
+            self._watch = self._start_watch(self._cnx, self._statements)
+            self._cnx.on_close = self._watch.stop
+
+    def rollback(self) -> None:
+        """Do nothing; a context manager's exit may call it."""
+
+    def close(self) -> None:
+        self._cnx.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
 
 
-class ListeningConnection(PsycoConnection):
-    """A session for one channel; it says in the log what it reached."""
+class Inbox:
+    """Stands where Odoo's loops expect psycopg2's connection: to wait on, poll and empty."""
 
-    _channel = ""
-    _backend = None
-    _listening = False
+    def __init__(self):
+        self.closed = 0
+        self.notifies: list = []
+        self.on_close = None
+        self._waker = Waker()
+        self._lock = threading.Lock()
+        # nobody needs the same message twice, and a cron worker may be busy for an hour
+        self._arrived: Dict[tuple, Notify] = {}
 
-    def meet(self, channel: str) -> None:
-        """Learn who is at the other end, before LISTEN: a query later could swallow a wake-up."""
-        self._channel = channel
-        with self.cursor() as cursor:
-            cursor.execute("SELECT pg_backend_pid(), pg_is_in_recovery()")
-            self._backend, standby = cursor.fetchone()
-        self.rollback()
-        if self._backend != self.info.backend_pid:
-            # a pooler answers the start-up message itself
-            _logger.error(POOLER, channel, self._place(), self._backend, self.info.backend_pid)
-        if standby:
-            _logger.error(
-                "%s: %s is a standby, which cannot LISTEN; name the primary, or several hosts and"
-                " target_session_attrs=read-write in imdispatcher_db_dsn",
-                channel,
-                self._place(),
-            )
+    def deliver(self, channel: str, payloads: Iterable[str]) -> None:
+        """Let Odoo's loop wake and find these notifications; for the watch."""
+        with self._lock:
+            for payload in payloads:
+                self._arrived.setdefault((channel, payload), Notify(0, channel, payload))
+        self._waker.wake()
 
-    def commit(self):
-        """Commit; the first one is the listener's LISTEN."""
-        result = super().commit()
-        if not self._listening:
-            self._listening = True
-            _logger.info(
-                "%s: listening at %s, PostgreSQL %s, database %s, backend %s",
-                self._channel,
-                self._place(),
-                self.get_parameter_status("server_version"),
-                self.info.dbname,
-                self._backend,
-            )
-        return result
+    def fileno(self) -> int:
+        return self._waker.fileno()
 
-    def _place(self) -> str:
-        host = self.info.host
-        return f"[{host}]:{self.info.port}" if ":" in host else f"{host}:{self.info.port}"
+    def poll(self) -> None:
+        self._waker.drain()
+        with self._lock:
+            self.notifies.extend(self._arrived.values())
+            self._arrived.clear()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = 1
+            if self.on_close:
+                self.on_close()
+            self._waker.close()
