@@ -50,7 +50,7 @@ class BadSetting(ValueError):
 
     def __init__(self, name: str, value: Value, allowed: str, shown: str = ""):
         super().__init__(
-            f"bad setting {PREFIX}{name} (from {value.source}):"
+            f"bad setting {OPTIONS[name]} (from {value.source}):"
             f" {shown or repr(value.text)}; allowed: {allowed}"
         )
 
@@ -79,12 +79,19 @@ def _are_ports(text: str) -> bool:
     return all(_is_port(port) or (not port and len(ports) > 1) for port in ports)
 
 
+SWITCH = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
+
 class Setting(NamedTuple):
     """One row of the table of settings."""
 
     name: str
     allowed: str
     check: Callable[[str], bool]
+    prefix: str = PREFIX
 
 
 SETTINGS = (
@@ -104,7 +111,14 @@ SETTINGS = (
     Setting("password", "any text", bool),
     Setting("sslmode", ", ".join(SSL_MODES), SSL_MODES.__contains__),
     Setting("dsn", "a connection URI or keyword=value string of libpq", bool),
+    Setting(
+        "keep_notify",
+        "True or False",
+        lambda text: text.lower() in SWITCH,
+        prefix="imdispatcher_",
+    ),
 )
+OPTIONS = {setting.name: setting.prefix + setting.name for setting in SETTINGS}
 
 
 def read(environ: Mapping[str, str], options: Mapping) -> Dict[str, Value]:
@@ -128,18 +142,29 @@ def read(environ: Mapping[str, str], options: Mapping) -> Dict[str, Value]:
 
 
 def _find(name: str, environ: Mapping[str, str], options: Mapping):
-    option = PREFIX + name
+    option = OPTIONS[name]
     plain, prefixed = option.upper(), "ODOO_" + option.upper()
     given = {key: environ[key] for key in (prefixed, plain) if environ.get(key, "").strip()}
     if len(set(given.values())) > 1:
         _logger.warning("%s and %s are both set and differ: %s counts", plain, prefixed, prefixed)
     for key, text in given.items():
         return Value(_clean(name, text), f"environment variable {key}")
-    # up to 18.0 Odoo turns the words None and False of odoo.conf into these values
+    # up to 18.0 Odoo turns the words None, True and False of odoo.conf into these values
     text = options.get(option)
-    if text is None or text is False or not str(text).strip():
+    unset = text is None or (text is False and name != "keep_notify")
+    if unset or not str(text).strip():
         return None
     return Value(_clean(name, str(text)), f"{option} in odoo.conf")
+
+
+def name_a_place(found: Mapping[str, Value]) -> bool:
+    """Tell whether anything is set that says where PostgreSQL is."""
+    return bool(set(found) - {"keep_notify"})
+
+
+def keeps_notify(found: Mapping[str, Value]) -> bool:
+    """Tell whether connections to the system database are to be kept; they are unless not."""
+    return SWITCH[found["keep_notify"].text.lower()] if "keep_notify" in found else True
 
 
 def _clean(name: str, text: str) -> str:
@@ -169,7 +194,8 @@ def _check_dsn(value: Value) -> None:
             PREFIX,
             PREFIX,
         )
-    checks = [(s.name, s.check, s.allowed) for s in SETTINGS if s.name not in ("dsn", "name")]
+    own = ("dsn", "name", "keep_notify")
+    checks = [(s.name, s.check, s.allowed) for s in SETTINGS if s.name not in own]
     checks += [(name, str.isdigit, "a whole number") for name in NUMBERS]
     for name, check, allowed in checks:
         if parts.get(name) and not check(parts[name]):

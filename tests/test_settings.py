@@ -259,3 +259,35 @@ def test_another_system_database_agrees_with_odoos_own():
     with pytest.raises(settings.BadSetting, match="db_system, which is 'postgres'"):
         settings.check_system_database(found, {"db_system": "postgres"})
     settings.check_system_database({}, {"db_system": "anything"})
+
+
+@pytest.mark.parametrize(
+    "environ, options, kept",
+    [
+        ({}, {}, True),
+        ({}, {"imdispatcher_keep_notify": "False"}, False),
+        # what Odoo up to 18.0 makes of the words in odoo.conf
+        ({}, {"imdispatcher_keep_notify": False}, False),
+        ({}, {"imdispatcher_keep_notify": True}, True),
+        ({}, {"imdispatcher_keep_notify": ""}, True),
+        ({"IMDISPATCHER_KEEP_NOTIFY": "no"}, {"imdispatcher_keep_notify": "True"}, False),
+        ({"ODOO_IMDISPATCHER_KEEP_NOTIFY": "ON"}, {"imdispatcher_keep_notify": "False"}, True),
+    ],
+)
+def test_whether_notify_keeps_its_connection(environ, options, kept):
+    assert settings.keeps_notify(settings.read(environ, options)) is kept
+
+
+def test_keeping_is_on_or_off():
+    expected = (
+        "bad setting imdispatcher_keep_notify \\(from imdispatcher_keep_notify in odoo.conf\\):"
+        " 'perhaps'; allowed: True or False"
+    )
+    with pytest.raises(settings.BadSetting, match=expected):
+        settings.read({}, {"imdispatcher_keep_notify": "perhaps"})
+
+
+def test_keeping_alone_names_no_place():
+    found = settings.read({}, {"imdispatcher_keep_notify": "False"})
+    assert not settings.name_a_place(found)
+    assert settings.name_a_place(settings.read({}, {"imdispatcher_db_port": "5432"}))
