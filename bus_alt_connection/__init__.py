@@ -4,11 +4,13 @@
 The parts, in the order of the story:
 
 * ``settings``: where is PostgreSQL? Reads and checks what the operator set.
-* ``parameters``: what libpq gets, put together from the settings and from Odoo's own.
-* ``listener``: the connection that a listener gets.
+* ``parameters``, ``paths``: what libpq gets, for the normal path and for the direct one.
+* ``session``, ``direct``: connections with deadlines, and the one of a listener.
+* ``watch``: keeps a listener hearing; with ``probe``, ``payload``, ``catchup`` and ``state``.
+* ``listener``: what Odoo's loop waits on.
 * ``pgtools``: where ``pg_dump`` and its like connect.
-* ``seams``: which functions of Odoo are concerned, the one table.
-* ``redirect``: how they get what they need.
+* ``seams``, ``redirect``: which functions of Odoo are concerned, and how they get all this.
+* ``ready``, ``check``, ``cli``: what the operator sees of it.
 
 Load it server-wide (``--load=base,web,bus_alt_connection``); no database needs it installed.
 """
@@ -16,6 +18,9 @@ Load it server-wide (``--load=base,web,bus_alt_connection``); no database needs 
 import logging
 import os
 import sys
+
+if "odoo.cli" in sys.modules:
+    from . import cli  # up to 18.0 a command is found because its addon imports it
 
 _logger = logging.getLogger(__name__)
 
@@ -34,18 +39,18 @@ def post_load() -> None:
     """
     import odoo
 
-    from . import listener, parameters, redirect, settings
+    from . import parameters, paths, redirect, settings
 
     try:
         found = settings.read(os.environ, odoo.tools.config)
-        if found:
+        if settings.name_a_place(found):
             settings.check_system_database(found, odoo.tools.config)
-            merged = parameters.merge(found, listener.odoo_parameters("postgres"))
-            listener.check(merged, found)
+            merged = parameters.merge(found, paths.normal("postgres"))
+            paths.check(merged, found)
     except settings.BadSetting as error:
         _logger.critical("%s", error)
         sys.exit(1)
-    if found:
+    if settings.name_a_place(found):
         redirect.install(found)
     elif not odoo.evented:
         # the gevent process of a prefork server would say it a second time

@@ -8,7 +8,7 @@ connections that other users get next.
 import functools
 from typing import Dict, Mapping
 
-from . import listener, parameters, settings
+from . import parameters, paths, settings
 
 # "34.15. Environment Variables" of the libpq documentation: PG and the keyword without
 # its underscores, but for these
@@ -35,7 +35,7 @@ def redirected(stock, found: Mapping[str, settings.Value]):
 
     @functools.wraps(stock)
     def exec_pg_environ(*args, **kwargs):
-        merged = parameters.merge(found, listener.odoo_parameters("postgres"))
+        merged = parameters.merge(found, paths.normal("postgres"))
         return environment(stock(*args, **kwargs), merged)
 
     return exec_pg_environ

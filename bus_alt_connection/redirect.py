@@ -13,12 +13,13 @@ import inspect
 import logging
 import re
 import sys
-from typing import Mapping
+import time
+from typing import List, Mapping
 
 import odoo
 from odoo.release import version, version_info
 
-from . import listener, pgtools, seams, settings
+from . import keep, listener, pgtools, ready, seams, settings, watch
 
 _logger = logging.getLogger(__name__)
 
@@ -31,17 +32,24 @@ def install(found: Mapping[str, settings.Value]) -> None:
 
     :param found: what ``settings.read`` returned
     """
-    _redirect_connections(found)
+    listeners = find_listeners()
+    _redirect_connections(listeners, found)
+    wsgi = next(row for row in seams.WSGI if row.first <= SERIES)
+    _replace(wsgi, lambda stock: ready.answering(stock, lambda: _start_bus(listeners)))
+    _replace(seams.CRON_THREAD, _kept_alive)
     for row in seams.PG_TOOLS:
         _replace(row, lambda stock: pgtools.redirected(stock, found))
     if "name" in found:
         _replace(seams.LIST_DATABASES, lambda stock: _without(stock, found["name"].text))
 
 
-def _redirect_connections(found: Mapping[str, settings.Value]) -> None:
-    listeners = find_listeners()
-    system = found["name"].text if "name" in found else "postgres"
+def _redirect_connections(listeners: list, found: Mapping[str, settings.Value]) -> None:
+    config = odoo.tools.config
+    system = found["name"].text if "name" in found else config.get("db_system") or "postgres"
     stock = odoo.sql_db.db_connect
+    kept = keep.KeepingPool() if settings.keeps_notify(found) else None
+    if config["test_enable"] or config.get("db_template") == system:
+        kept = None  # nobody may be connected to a template that is copied
 
     @functools.wraps(stock)
     def db_connect(to, *args, **kwargs):
@@ -50,8 +58,11 @@ def _redirect_connections(found: Mapping[str, settings.Value]) -> None:
         caller = sys._getframe(1).f_code
         for row, code in listeners:
             if caller is code:
-                return listener.direct_connection(row.channel, to, found)
-        return stock(to, *args, **kwargs)
+                return listener.Listener(functools.partial(watch.start, row, to, found))
+        connection = stock(to, *args, **kwargs)
+        if kept and to == system and not args and not kwargs:
+            return kept.connection(to)
+        return connection
 
     odoo.sql_db.db_connect = db_connect
 
@@ -93,8 +104,11 @@ def _replace(row: seams.Function, replacement) -> None:
     if row.first > SERIES:
         return
     try:
-        module = importlib.import_module(row.module)
-        setattr(module, row.function, replacement(getattr(module, row.function)))
+        owner = importlib.import_module(row.module)
+        *classes, name = row.function.split(".")
+        for name_of_class in classes:
+            owner = getattr(owner, name_of_class)
+        setattr(owner, name, replacement(getattr(owner, name)))
     except (ImportError, AttributeError):
         _logger.error(
             "bus_alt_connection found no %s.%s in Odoo %s: it stays as Odoo has it",
@@ -102,6 +116,44 @@ def _replace(row: seams.Function, replacement) -> None:
             row.function,
             version,
         )
+
+
+def _start_bus(listeners: list) -> List[str]:
+    """Let Odoo's dispatcher listen before somebody subscribes, and return its channel.
+
+    Only where it is going to: a prefork server has its websockets in the gevent process.
+    """
+    config = odoo.tools.config
+    if config["test_enable"] or (config["workers"] and not odoo.evented):
+        return []
+    rows = [row for row, _code in listeners if row.subscriptions]
+    for row in rows:
+        dispatcher = importlib.import_module(row.module)
+        dispatcher = getattr(dispatcher, row.subscriptions.split(".", maxsplit=1)[0])
+        if hasattr(dispatcher, "_ensure_started"):  # after 19.0
+            dispatcher._ensure_started()
+        elif not (dispatcher.is_alive() if hasattr(dispatcher, "is_alive") else dispatcher.started):
+            dispatcher.start()
+    return [row.channel for row in rows]
+
+
+def _kept_alive(stock):
+    """Return ``cron_thread`` begun again whenever it ends.
+
+    Its listener never breaks, but listing the databases fails while PostgreSQL is down, and
+    no jobs would run until a restart (``ThreadedServer.cron_thread``, 15.0 to 19.0).
+    """
+
+    @functools.wraps(stock)
+    def cron_thread(*args, **kwargs):
+        while True:
+            try:
+                return stock(*args, **kwargs)
+            except Exception as error:
+                _logger.warning("cron_trigger: the cron thread begins again after: %s", error)
+            time.sleep(1)
+
+    return cron_thread
 
 
 def _without(stock, system: str):

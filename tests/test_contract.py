@@ -7,11 +7,11 @@ import ast
 
 import pytest
 
-from bus_alt_connection.seams import LIST_DATABASES, LISTENERS, PG_TOOLS
+from bus_alt_connection.seams import CRON_THREAD, LIST_DATABASES, LISTENERS, PG_TOOLS
 
 from .stack import series
 
-REPLACED = [row for row in (*PG_TOOLS, LIST_DATABASES) if row.first <= series.NUMBER]
+REPLACED = [row for row in (*PG_TOOLS, LIST_DATABASES, CRON_THREAD) if row.first <= series.NUMBER]
 NAMES = sorted({row.name for row in LISTENERS if row.first <= series.NUMBER})
 
 
@@ -99,7 +99,48 @@ def test_it_waits_on_the_connection_behind_the_cursor(name):
     assert len(listens) == 1
 
 
-@pytest.mark.parametrize("row", REPLACED, ids=lambda row: row.module)
+def test_the_bus_keeps_its_subscriptions_where_the_table_says():
+    """Without them, what was sent while nobody listened is not shown."""
+    _function, _holder, row = place("bus")
+    instance, name = row.subscriptions.split(".")
+    tree = source(row.module)
+    assigned = {
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert instance in assigned
+    assert name in attributes(tree)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_asks_its_cursor_for_nothing_that_ours_has_not(name):
+    function, _holder, _row = place(name)
+    cursors = {"cr", "dbcursor"}
+    used = {
+        node.attr
+        for node in ast.walk(function)
+        if isinstance(node, ast.Attribute)
+        and (
+            (isinstance(node.value, ast.Name) and node.value.id in cursors)
+            or (isinstance(node.value, ast.Attribute) and node.value.attr in cursors)
+        )
+    }
+    assert used <= {"_cnx", "execute", "fetchone", "commit", "rollback", "close"}
+    queries = {
+        node.args[0].value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "execute"
+    }
+    known = ("listen ", "set ", "select pg_is_in_recovery()")
+    assert all(query.lower().startswith(known) for query in queries), queries
+
+
+@pytest.mark.parametrize("row", REPLACED, ids=lambda row: f"{row.module}.{row.function}")
 def test_functions_that_are_replaced(row):
     names = {
         alias.asname or alias.name

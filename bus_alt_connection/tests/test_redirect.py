@@ -5,7 +5,7 @@ from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
-from odoo.addons.bus_alt_connection import listener, pgtools, redirect, seams
+from odoo.addons.bus_alt_connection import keep, listener, pgtools, redirect, seams
 
 
 def pid_of(cr):
@@ -21,26 +21,48 @@ class TestRedirect(common.TransactionCase):
 
     def test_other_cursors_are_odoos_own(self):
         with db_connect("postgres").cursor() as cr:
-            self.assertNotIsInstance(cr._cnx, listener.ListeningConnection)
-        self.assertNotIsInstance(self.env.cr._cnx, listener.ListeningConnection)
+            self.assertNotIsInstance(cr._cnx, listener.Inbox)
+        self.assertNotIsInstance(self.env.cr._cnx, listener.Inbox)
 
-    def test_the_dispatcher_gets_a_session_of_its_own(self):
+    def test_the_dispatcher_waits_on_an_inbox(self):
         met = []
 
         class Stop(Exception):
             pass
 
-        def commit(connection):
-            met.append(connection)
+        def commit(cursor):
+            met.append(cursor)
             raise Stop()
 
-        self.patch(listener.ListeningConnection, "commit", commit)
+        self.patch(listener.Cursor, "commit", commit)
         with self.assertRaises(Stop):
             ImDispatch().loop()
-        (connection,) = met
-        self.assertTrue(connection.closed, "the session ends with its cursor")
-        pool = db_connect("postgres")._Connection__pool
-        self.assertFalse(any(connection is entry for entry in pool._connections))
+        (cursor,) = met
+        self.assertEqual(cursor._statements, ["listen imbus"])
+        self.assertTrue(cursor._cnx.closed, "it ends with its cursor")
+
+    def test_connections_to_the_system_database_are_kept(self):
+        db_connect("postgres")  # makes the pool
+        kept = keep.KeepingPool().connection("postgres")
+        with kept.cursor() as cr:
+            first = cr._cnx
+        self.assertFalse(first.closed, "the tests run behind a pooler")
+        with kept.cursor() as cr:
+            self.assertIs(cr._cnx, first)
+            # as for CREATE DATABASE; the next one must not have it
+            cr._cnx.autocommit = True
+        with kept.cursor() as cr:
+            self.assertIs(cr._cnx, first)
+            self.assertFalse(cr._cnx.autocommit)
+        self.patch(keep, "IDLE", 0)
+        with kept.cursor() as cr:
+            self.assertIsNot(cr._cnx, first)
+        self.assertTrue(first.closed)
+
+    def test_tests_keep_none(self):
+        with db_connect("postgres").cursor() as cr:
+            first = cr._cnx
+        self.assertTrue(first.closed)
 
     def test_the_environment_of_pg_dump(self):
         pooled = {"PATH": "/bin", "PGHOST": "pooler", "PGPORT": "6432", "PGUSER": "odoo"}
