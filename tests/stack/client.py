@@ -17,17 +17,18 @@ from .process import wait_until
 
 
 class _Client:
-    """A public visitor who is subscribed to one channel.
+    """A public visitor who is subscribed to one channel, or to more.
 
     ``received`` lists (text, time of arrival: monotonic, s) of what ``series.send`` sent.
     """
 
-    def __init__(self, odoo: Odoo, channel: str):
+    def __init__(self, odoo: Odoo, channel: str, channels: list[str] | None = None):
+        self._channels = channels or [channel]
         self.received: list[tuple] = []
         self.session = requests.Session()
         self.session.get(f"{odoo.url}/web/login", timeout=60).raise_for_status()
         self._thread = threading.Thread(target=self._read, daemon=True)
-        self._subscribe(odoo, channel)
+        self._subscribe(odoo)
 
     def _keep(self, notifications: list):
         now = time.monotonic()
@@ -48,41 +49,60 @@ class _Client:
 
 
 class WebsocketClient(_Client):
-    """16.0 on."""
+    """16.0 on; connects again when Odoo closes the websocket, as a browser does."""
 
-    def _subscribe(self, odoo: Odoo, channel: str):
-        cookies = self.session.cookies.items()
-        self._socket = websocket.create_connection(
-            f"ws://127.0.0.1:{odoo.bus_port}/websocket?version={series.websocket_version()}",
-            origin=odoo.url,
-            cookie="; ".join(f"{name}={value}" for name, value in cookies),
-            timeout=60,
-        )
-        self._socket.send(
-            json.dumps({"event_name": "subscribe", "data": {"channels": [channel], "last": 0}})
-        )
-        self._socket.settimeout(None)
+    def _subscribe(self, odoo: Odoo):
+        self._url = f"ws://127.0.0.1:{odoo.bus_port}/websocket?version={series.websocket_version()}"
+        self._origin = odoo.url
+        self._last = 0
+        self._open = True
         self._subscribed = threading.Event()
+        self._connect()
         self._thread.start()
-        # Odoo answers in order: the pong comes when it has subscribed and looked for old messages
-        self._socket.ping()
         if not self._subscribed.wait(60):
             raise TimeoutError("Odoo's websocket did not answer")
 
+    def _connect(self):
+        cookies = self.session.cookies.items()
+        self._socket = websocket.create_connection(
+            self._url,
+            origin=self._origin,
+            cookie="; ".join(f"{name}={value}" for name, value in cookies),
+            timeout=60,
+        )
+        subscription = {"channels": self._channels, "last": self._last}
+        self._socket.send(json.dumps({"event_name": "subscribe", "data": subscription}))
+        self._socket.settimeout(None)
+        # Odoo answers in order: the pong comes when it has subscribed and looked for old messages
+        self._socket.ping()
+
     def _read(self):
-        with contextlib.suppress(websocket.WebSocketException, OSError):
-            while True:
-                opcode, frame = self._socket.recv_data(control_frame=True)
-                if opcode == websocket.ABNF.OPCODE_PONG:
-                    self._subscribed.set()
-                elif opcode == websocket.ABNF.OPCODE_TEXT:
-                    self._keep(json.loads(frame))
-                elif opcode == websocket.ABNF.OPCODE_CLOSE:
-                    break
+        while self._open:
+            with contextlib.suppress(websocket.WebSocketException, OSError):
+                self._read_until_closed()
+            if self._open:
+                time.sleep(0.2)
+                with contextlib.suppress(websocket.WebSocketException, OSError):
+                    self._connect()
+
+    def _read_until_closed(self):
+        while True:
+            opcode, frame = self._socket.recv_data(control_frame=True)
+            if opcode == websocket.ABNF.OPCODE_PONG:
+                self._subscribed.set()
+            elif opcode == websocket.ABNF.OPCODE_TEXT:
+                notifications = json.loads(frame)
+                self._last = max([self._last, *(entry["id"] for entry in notifications)])
+                self._keep(notifications)
+            elif opcode == websocket.ABNF.OPCODE_CLOSE:
+                break
 
     def close(self):
-        with contextlib.suppress(websocket.WebSocketException, OSError):
-            self._socket.sock.shutdown(socket.SHUT_RDWR)  # wakes the reader
+        self._open = False
+        sock = self._socket.sock
+        if sock:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the reader
         self._thread.join(5)
         self._socket.shutdown()
 
@@ -90,9 +110,8 @@ class WebsocketClient(_Client):
 class LongpollingClient(_Client):
     """14.0 and 15.0: asks again as soon as it has an answer."""
 
-    def _subscribe(self, odoo: Odoo, channel: str):
+    def _subscribe(self, odoo: Odoo):
         self._url = f"http://127.0.0.1:{odoo.bus_port}/longpolling/poll"
-        self._channel = channel
         self._open = True
         self._thread.start()
         # the dispatcher starts when the first request waits; a later one gives no sign
@@ -103,7 +122,7 @@ class LongpollingClient(_Client):
     def _read(self):
         last = 0
         while self._open:
-            call = {"channels": [self._channel], "last": last, "options": {}}
+            call = {"channels": self._channels, "last": last, "options": {}}
             try:
                 answer = self.session.post(
                     self._url, json={"jsonrpc": "2.0", "method": "call", "params": call}, timeout=90

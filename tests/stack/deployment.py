@@ -19,11 +19,11 @@ class Deployment:
     ``pooled`` and ``straight`` are the two ways to the server.
     """
 
-    def __init__(self, folder: pathlib.Path, modules: str = "bus"):
+    def __init__(self, folder: pathlib.Path, modules: str = "bus", wire=None):
         self.folder = folder
         self.data = prepared(modules)
         self.password = secrets.token_hex(16)
-        self.postgres = Postgres(folder / "postgres", self.data / "pgdata")
+        self.postgres = Postgres(folder / "postgres", self.data / "pgdata", wire=wire)
         self.pgbouncer = PgBouncer(
             folder / "pgbouncer",
             self.postgres,
@@ -71,15 +71,16 @@ class Deployment:
         finally:
             odoo.stop()
             self.pgbouncer.forget(name)
-            self.postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+            if self.postgres.process.running():
+                self.postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             shutil.rmtree(odoo.data_dir, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def deployment(modules: str = "bus"):
+def deployment(modules: str = "bus", wire=None):
     """A running ``Deployment`` that leaves nothing behind."""
     with run_folder() as folder:
-        whole = Deployment(folder, modules)
+        whole = Deployment(folder, modules, wire)
         try:
             yield whole.start()
         finally:

@@ -39,3 +39,24 @@ def restore(odoo: Odoo, name: str, content: bytes):
     )
     if answer.status_code not in (302, 303):
         raise RuntimeError(f"not restored: {answer.status_code}\n{odoo.process.tail()}")
+
+
+def duplicate(odoo: Odoo, name: str):
+    """Copy the server's database to ``name``."""
+    _post(odoo, "duplicate", {"name": odoo.database, "new_name": name})
+
+
+def drop(odoo: Odoo, name: str):
+    """Drop database ``name``."""
+    _post(odoo, "drop", {"name": name})
+
+
+def _post(odoo: Odoo, action: str, data: dict):
+    answer = requests.post(
+        f"{odoo.url}/web/database/{action}",
+        data={"master_pwd": MASTER_PASSWORD, **data},
+        timeout=300,
+        allow_redirects=False,
+    )
+    if answer.status_code not in (302, 303):
+        raise RuntimeError(f"{action}: {answer.status_code}\n{odoo.process.tail()}")

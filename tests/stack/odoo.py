@@ -80,6 +80,12 @@ def prepared(modules: str) -> pathlib.Path:
     return kept
 
 
+def connections_of(process: psutil.Process) -> list:
+    """Return the TCP connections of a process."""
+    # the older psutil of Odoo 14.0 has another name for it
+    return getattr(process, "net_connections", process.connections)("tcp")
+
+
 class Odoo:
     """One Odoo server on 127.0.0.1.
 
@@ -160,6 +166,23 @@ class Odoo:
         python, odoo, *conf = self.argv()
         return self._run([python, odoo, name, *conf, *map(str, args)], True, 120)
 
+    def buscheck(self, *args, rc: bool = False) -> subprocess.CompletedProcess:
+        """Run the addon's command, as README says for every series.
+
+        :param rc: name the configuration with ODOO_RC, as README says for the wheel
+        """
+        python, odoo, *conf = self.argv()
+        if rc:
+            self.environ["ODOO_RC"] = str(self.conf)
+            return self._run([python, odoo, "buscheck", *args], False, 60)
+        addons = f"--addons-path={self.options['addons_path']}"
+        return self._run([python, odoo, addons, "buscheck", *conf, *args], False, 60)
+
+    def ready(self, query: str = "", headers: dict | None = None) -> requests.Response:
+        """Ask the process that has the websockets whether its listeners hear."""
+        url = f"http://127.0.0.1:{self.bus_port}/bus_alt_connection/ready{query}"
+        return requests.get(url, timeout=10, headers=headers)
+
     def _run(self, argv: list, check: bool, timeout: float) -> subprocess.CompletedProcess:
         done = subprocess.run(
             argv,
@@ -214,11 +237,14 @@ class Odoo:
         found = []
         for process in self.tree():
             with contextlib.suppress(psutil.NoSuchProcess):
-                connections = getattr(process, "net_connections", process.connections)
-                for connection in connections("tcp"):
+                for connection in connections_of(process):
                     if connection.raddr and connection.raddr.port == port:
                         found.append((process.pid, connection.laddr.port))
         return found
+
+
+class NotCommitted(Exception):
+    """Odoo got an error instead of a commit."""
 
 
 class Sender:
@@ -256,10 +282,16 @@ class Sender:
     def _order(self, **order) -> dict:
         self.popen.stdin.write(json.dumps(order) + "\n")
         self.popen.stdin.flush()
-        return self._answer()
+        answer = self._answer()
+        if "error" in answer:
+            raise NotCommitted(answer["error"])
+        return answer
 
     def send(self, channel: str, text: str) -> dict:
-        """Commit one notification; return ``begin`` and ``end`` of the commit (monotonic, s)."""
+        """Commit one notification; return ``begin`` and ``end`` of the commit (monotonic, s).
+
+        :raises NotCommitted: nothing is known of the notification then
+        """
         return self._order(channel=channel, text=text)
 
     def trigger(self, job: str) -> dict:

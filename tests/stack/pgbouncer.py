@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+from collections.abc import Callable
 
 import psycopg2
 
@@ -22,7 +23,7 @@ auth_file = {users}
 unix_socket_dir =
 {more}
 [databases]
-* = host={host} port={server_port}
+{aliases}* = {server}
 """
 
 
@@ -31,12 +32,23 @@ class PgBouncer:
 
     :param passwords: maps each name of ``userlist.txt.template`` to its password
     :param more: more lines for the section [pgbouncer]
+    :param aliases: other names of databases
+    :param ini: which of the files that the project ships
     """
 
-    def __init__(self, folder: pathlib.Path, postgres: Postgres, passwords: dict, more: str = ""):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        postgres: Postgres,
+        passwords: dict,
+        more: str = "",
+        aliases: dict | None = None,
+        ini: str = "pgbouncer.ini",
+    ):
         self.folder = folder
         self.host = "127.0.0.1"
         self.port = free_port()
+        self.passwords = passwords
         self.admin_password = passwords["PGBOUNCER_ADMIN_PASSWORD"]
         self.process = Process(folder.with_suffix(".log"))
         folder.mkdir()
@@ -44,15 +56,21 @@ class PgBouncer:
         for name, password in passwords.items():
             users = users.replace(f"@{name}@", password)
         files = {
-            "pgbouncer.ini": (SHIPPED / "pgbouncer.ini").read_text(),
+            **{
+                path.name: path.read_text().replace("/etc/pgbouncer", str(folder))
+                for path in SHIPPED.glob("*.ini")
+            },
             "userlist.txt": users,
             "local.ini": LOCAL.format(
-                shipped=folder / "pgbouncer.ini",
-                host=postgres.host,
-                server_port=postgres.port,
+                shipped=folder / ini,
+                server=self._server(postgres),
                 port=self.port,
                 users=folder / "userlist.txt",
                 more=more,
+                aliases="".join(
+                    f"{name} = {self._server(postgres)} dbname={database}\n"
+                    for name, database in (aliases or {}).items()
+                ),
             ),
         }
         for name, text in files.items():
@@ -70,6 +88,25 @@ class PgBouncer:
         )
         self.process.wait_for(lambda: accepts(self.port), "PgBouncer accepts connections")
         return self
+
+    @staticmethod
+    def _server(postgres: Postgres) -> str:
+        # a socket in the file system leads out of a network namespace
+        host = postgres.folder if postgres.wire else postgres.host
+        return f"host={host} port={postgres.port}"
+
+    def move_to(self, postgres: Postgres, wait: Callable[[], object]):
+        """Send everything to another server, as an operator does at a switch-over.
+
+        :param wait: called while nobody may query
+        """
+        local = self.folder / "local.ini"
+        lines = local.read_text().splitlines()[:-1]
+        self.admin("PAUSE")
+        wait()
+        local.write_text("\n".join([*lines, f"* = {self._server(postgres)}", ""]))
+        self.admin("RELOAD")
+        self.admin("RESUME")
 
     def stop(self, signum: int | None = None):
         self.process.stop(signum)

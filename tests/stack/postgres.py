@@ -14,11 +14,14 @@ import psycopg2
 from .process import Process, free_port, give_to_servers, unprivileged
 
 SERVERS = pathlib.Path(os.environ["BUS_ALT_SERVERS"])
+
+# the address of a server at the other end of a ``Wire``
+THERE = "10.73.0.2"
+
 BIN = max(SERVERS.glob("usr/lib/postgresql/*/bin"))
 
 # fsync is about power cuts, and none of the tests has one
 CONFIGURATION = """
-listen_addresses = '127.0.0.1'
 password_encryption = 'scram-sha-256'
 max_connections = 100
 fsync = off
@@ -33,6 +36,7 @@ local all postgres trust
 local replication postgres trust
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
+host all all 10.73.0.0/24 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
 """
 
@@ -49,6 +53,7 @@ class Postgres:
     :param folder: for data, socket and log
     :param data: a prepared data folder to copy, or None for a new one
     :param primary: make it a streaming standby of this server
+    :param wire: run it at the other end of this ``Wire``
     """
 
     def __init__(
@@ -56,10 +61,12 @@ class Postgres:
         folder: pathlib.Path,
         data: pathlib.Path | None = None,
         primary: Postgres | None = None,
+        wire=None,
     ):
         self.folder = folder
+        self.wire = wire
         self.data = folder / "data"
-        self.host = "127.0.0.1"
+        self.host = THERE if wire else "127.0.0.1"
         self.port = free_port()
         self.process = Process(folder.with_suffix(".log"), signal.SIGINT)
         folder.mkdir()
@@ -92,12 +99,14 @@ class Postgres:
         (self.data / "postgresql.conf").write_text(CONFIGURATION)
         self.process.start(
             [
+                *(self.wire.enter() if self.wire else ()),
                 *(BIN / "postgres", "-D", self.data, "-p", self.port),
                 *("-c", f"unix_socket_directories={self.folder}"),
+                *("-c", f"listen_addresses={self.host}"),
             ],
             env=server_environ(),
             cwd=self.folder,
-            **unprivileged(),
+            **({} if self.wire else unprivileged()),
         )
         self.process.wait_for(self._ready, "PostgreSQL accepts connections")
         return self

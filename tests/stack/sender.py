@@ -22,9 +22,8 @@ def main(conf: str, database: str):
     odoo.tools.config.parse_config(["-c", conf, "-d", database, "--no-http", "--db_maxconn=8"])
     odoo.service.server.load_server_wide_modules()
     registry = odoo.modules.registry.Registry(database)
-    answer(ready=True)
-    for line in sys.stdin:
-        order = json.loads(line)
+
+    def commit(order: dict) -> dict:
         with series.environments(), registry.cursor() as cr:
             env = api.Environment(cr, SUPERUSER_ID, {})
             if "job" in order:
@@ -33,8 +32,14 @@ def main(conf: str, database: str):
                 series.send(env, order["channel"], order["text"])
             begin = time.monotonic()
             cr.commit()
-            end = time.monotonic()
-        answer(begin=begin, end=end)
+            return {"begin": begin, "end": time.monotonic()}
+
+    answer(ready=True)
+    for line in sys.stdin:
+        try:
+            answer(**commit(json.loads(line)))
+        except Exception as error:
+            answer(error=str(error))
 
 
 if __name__ == "__main__":

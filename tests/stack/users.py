@@ -16,9 +16,17 @@ class Users:
     :param path: where they connect
     :param database: the database that they query
     :param number: of users, each with a connection of its own
+    :param query: what they ask, over and over
     """
 
-    def __init__(self, path: Path, database: str, number: int = 8):
+    def __init__(
+        self,
+        path: Path,
+        database: str,
+        number: int = 8,
+        query: str = "SELECT count(*) FROM res_users",
+    ):
+        self._asked = query
         self.done = 0
         self.errors: list[str] = []
         self._path = path
@@ -28,20 +36,33 @@ class Users:
         self._threads = [threading.Thread(target=self._query) for _user in range(number)]
 
     def _query(self):
-        connection = psycopg2.connect(**self._path._asdict(), dbname=self._database)
-        with contextlib.closing(connection):
-            while not self._stop.is_set():
-                error = None
-                try:
-                    connection.cursor().execute("SELECT count(*) FROM res_users")
-                    connection.commit()
-                except psycopg2.Error as failure:
-                    connection.rollback()
-                    error = str(failure)
-                with self._lock:
-                    self.done += 1
-                    if error:
-                        self.errors.append(error)
+        connection = self._connect()
+        while not self._stop.is_set():
+            error = None
+            try:
+                connection.cursor().execute(self._asked)
+                connection.commit()
+            except psycopg2.Error as failure:
+                error = str(failure)
+                connection = self._after_failure(connection)
+            with self._lock:
+                self.done += 1
+                if error:
+                    self.errors.append(error)
+        connection.close()
+
+    def _after_failure(self, connection):
+        with contextlib.suppress(psycopg2.Error):
+            connection.rollback()
+        return self._connect() if connection.closed else connection
+
+    def _connect(self):
+        while True:
+            try:
+                return psycopg2.connect(**self._path._asdict(), dbname=self._database)
+            except psycopg2.Error:
+                if self._stop.wait(0.1):
+                    raise
 
     def __enter__(self):
         for thread in self._threads:

@@ -1,0 +1,326 @@
+"""``./run faults``: what each fault costs; ends with 1 where a figure is not what it must be.
+
+For each fault and each kind of server, with one notification every 100 ms before, while and
+after it happens:
+
+* committed, shown in a websocket (14.0: by longpolling), lost, shown twice;
+* seconds until one was shown, after the server was back (where nothing tells Odoo of the
+  fault: after it began);
+* seconds until a cron job that was triggered meanwhile started, after the server was back;
+* lines of the addon in the log, listening backends at the end beyond one per listener;
+* seconds that Odoo takes to stop while the fault happens again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from .stack import series
+from .stack.client import BusClient
+from .stack.deployment import deployment
+from .stack.faults import FAULTS, Fault, Site, fast_stop
+from .stack.network import Wire, enter_own_network
+from .stack.odoo import CHECKOUT, NotCommitted, Odoo, Sender
+from .stack.process import end_on_signals, run_folder, wait_until
+
+MODES = {"threaded": 0, "prefork": 2}
+CHANNEL = "a"
+
+# what must be, in seconds
+BACK = 2
+BACK_FROM_SILENCE = 30
+STOP = 3
+# stock Odoo may take as long, because a prefork server looks at its workers that often
+# (PreforkServer.beat)
+BEAT = 4
+
+
+class Messages:
+    """Sends a message every 100 ms; ``committed`` tells what was committed, and when."""
+
+    def __init__(self, odoo: Odoo):
+        self.committed: dict[str, float] = {}
+        self._sender = Sender(odoo)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._send)
+
+    def _send(self):
+        number = 0
+        while not self._stop.wait(0.1):
+            number += 1
+            self.send(f"message {number}")
+
+    def send(self, text: str):
+        with contextlib.suppress(NotCommitted):
+            self.committed[text] = self._sender.send(CHANNEL, text)["end"]
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._stop.set()
+        self._thread.join()
+
+    def close(self):
+        self._sender.close()
+
+
+class Job:
+    """Triggers a cron job, as soon as that can be committed, and notes when it starts."""
+
+    started = None
+
+    def __init__(self, odoo: Odoo):
+        self._odoo = odoo
+        self._sender = Sender(odoo)
+        self._thread = None
+
+    def start(self, name: str):
+        self._thread = threading.Thread(target=self._start, args=[name])
+        self._thread.start()
+
+    def _start(self, name: str):
+        committed = False
+        while not committed:
+            with contextlib.suppress(NotCommitted):
+                self._sender.trigger(name)
+                committed = True
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: series.job_starts(self._odoo.log(), name), name, 75)
+            self.started = time.monotonic()
+
+    def wait(self):
+        self._thread.join()
+
+    def close(self):
+        self._sender.close()
+
+
+def ours(odoo: Odoo) -> list[str]:
+    """Return the addon's lines in the log."""
+    return [line for line in odoo.log().splitlines() if ".bus_alt_connection" in line]
+
+
+def seconds_to_stop(odoo: Odoo) -> float:
+    begin = time.monotonic()
+    odoo.process.popen.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        odoo.process.popen.wait(60)
+    return time.monotonic() - begin
+
+
+@contextlib.contextmanager
+def site(fault: Fault | None = None):
+    """PostgreSQL at the other end of a wire, and what the fault needs."""
+    with run_folder() as folder, contextlib.ExitStack() as stack:
+        wire = Wire(folder / "wire.log")
+        stack.callback(wire.remove)
+        made = Site(stack.enter_context(deployment(wire=wire)), wire)
+        stack.callback(made.close)
+        yield made
+
+
+def stock_stop(workers: int) -> float:
+    """Return how long stock Odoo takes to stop, with PostgreSQL up and no pooler, in seconds."""
+    with site() as place:
+        cron = {"max_cron_threads": 1}
+        straight = place.whole.straight
+        with place.whole.odoo(straight, addon=False, workers=workers, options=cron) as odoo:
+            messages = Messages(odoo)
+            with BusClient(odoo, CHANNEL) as client:
+                messages.send("first")
+                client.wait_for("first")
+            messages.send("last")
+            time.sleep(1)
+            messages.close()
+            return seconds_to_stop(odoo)
+
+
+def measure(fault: Fault, workers: int) -> dict:
+    """Let the fault happen and return a row of the table."""
+    with site() as place, contextlib.ExitStack() as happening:
+        options = {**place.settings(fault), "max_cron_threads": 1}
+        begun = time.monotonic()
+        if fault.at_start:
+            happening.enter_context(fault.happens(place))
+        with place.whole.odoo(workers=workers, options=options) as odoo:
+            place.database = odoo.database
+            messages, job = Messages(odoo), Job(odoo)
+            try:
+                return scenario(place, odoo, fault, happening, begun, messages, job)
+            finally:
+                messages.close()
+                job.close()
+
+
+def scenario(place, odoo, fault, happening, begun, messages, job) -> dict:
+    number = 2 if series.CRON_LISTENS else 1
+
+    def listeners():
+        return len(place.postgres.listeners())
+
+    with BusClient(odoo, CHANNEL) as client:
+        if not fault.at_start:
+            wait_until(lambda: listeners() == number, "all listen")
+            messages.send("first")
+            client.wait_for("first")
+            if series.CRON_LISTENS:
+                # loads the registry
+                job.start("first")
+                job.wait()
+        with messages:
+            time.sleep(1)
+            lines = 0 if fault.at_start else len(ours(odoo))
+            if not fault.at_start:
+                begun = time.monotonic()
+                happening.enter_context(fault.happens(place))
+            if series.CRON_LISTENS:
+                job.start("second")
+            time.sleep(fault.seconds)
+            happening.close()
+            ended = place.back or time.monotonic()
+            back = begun if fault.silent else ended
+            time.sleep(3)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: set(messages.committed) <= set(client.texts()), "all shown", 20)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: listeners() == number, "all listen again", 70)
+        if series.CRON_LISTENS:
+            job.wait()
+        lines = ours(odoo)[lines:]
+        arrived = client.received
+    shown = dict(reversed(arrived))
+    late = [
+        at - back
+        for text, at in shown.items()
+        if at >= back and messages.committed.get(text, 0) >= begun
+    ]
+    row = {
+        "committed": len(messages.committed),
+        "shown": len(shown),
+        "lost": len(set(messages.committed) - set(shown)),
+        "twice": len(arrived) - len(shown),
+        "back": min(late, default=None),
+        "cron": max(0.0, job.started - ended) if job.started else None,
+        "lines": len(lines),
+        "backends": listeners() - number,
+        "text": lines,
+    }
+    messages.send("last")  # no request waits any more when Odoo stops
+    time.sleep(1)
+    with (fast_stop if fault.standby else fault.happens)(place):
+        time.sleep(2)
+        row["stop"] = seconds_to_stop(odoo)
+    return row
+
+
+def idle(number: int, seconds: float) -> dict:
+    """Return what listeners that hear nothing cost: probes, and seconds of CPU."""
+    probes = []
+    with deployment() as whole, whole.odoo(start=False, options=whole.direct) as odoo:
+        fleet = subprocess.Popen(
+            [odoo.python, "-m", "tests.stack.fleet", odoo.conf, str(number), str(seconds)],
+            cwd=CHECKOUT,
+            env=os.environ,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with fleet, contextlib.closing(whole.postgres.connect()) as connection:
+            fleet.stdout.readline()
+            connection.cursor().execute("LISTEN imbus")
+            begin = time.monotonic()
+            while time.monotonic() < begin + seconds:
+                select.select([connection], [], [], 0.2)
+                connection.poll()
+                probes += connection.notifies
+                connection.notifies.clear()
+            return {"probes": len(probes), **json.loads(fleet.stdout.readline())}
+
+
+def wrong(fault: Fault, row: dict, stop: float) -> list[str]:
+    """Return the names of the figures that are not what they must be."""
+    back = BACK_FROM_SILENCE if fault.silent else BACK
+    fine = {
+        "lost": row["lost"] == 0,
+        "twice": row["twice"] == 0,
+        "back": row["back"] is not None and row["back"] <= back,
+        "cron": not series.CRON_LISTENS or (row["cron"] is not None and row["cron"] <= fault.cron),
+        "backends": row["backends"] == 0,
+        "stop": row["stop"] <= stop + STOP,
+        "lines": not any("Traceback" in line for line in row["text"]),
+    }
+    return [name for name, good in fine.items() if not good]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./run faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=MODES, help="only this kind of server")
+    parser.add_argument("--verbose", action="store_true", help="show the lines of the log")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help="only these, by their names")
+    arguments = parser.parse_args()
+    names = [fault.name for fault in FAULTS]
+    for name in arguments.faults:
+        if name not in names:
+            parser.error(f"no fault {name!r}; there are: {', '.join(names)}")
+    enter_own_network("tests.faults")
+    end_on_signals()
+    failed = False
+    for mode, workers in MODES.items():
+        if arguments.mode not in (None, mode):
+            continue
+        stop = max(stock_stop(workers), BEAT if workers else 0)
+        print(
+            f"Odoo {series.SERIES}, {mode}; stock Odoo stops within {stop:.1f} s\n\n{HEAD}",
+            flush=True,
+        )
+        for fault in FAULTS:
+            if not arguments.faults or fault.name in arguments.faults:
+                row = measure(fault, workers)
+                mistakes = wrong(fault, row, stop)
+                failed = failed or bool(mistakes)
+                print(line_of(fault, row, mistakes), flush=True)
+                if arguments.verbose or mistakes:
+                    print("\n".join(row["text"]), flush=True)
+        print()
+    if not arguments.faults:
+        listeners, seconds = 20, 60
+        row = idle(listeners, seconds)
+        rate = 10 * row["probes"] / seconds
+        failed = failed or rate > 1 or row["deaf"] > 0
+        print(
+            f"{listeners} bus listeners that hear nothing for {seconds} s: {row['probes']} probes,"
+            f" {rate:.2f} in 10 s; CPU {100 * row['cpu'] / seconds / listeners:.3f} % each"
+        )
+    sys.exit(failed)
+
+
+HEAD = (
+    f"{'fault':<22}{'sent':>6}{'shown':>7}{'lost':>6}{'twice':>7}{'back s':>8}{'cron s':>8}"
+    f"{'lines':>7}{'left':>6}{'stop s':>8}"
+)
+
+
+def line_of(fault: Fault, row: dict, mistakes: list[str]) -> str:
+    def seconds(value):
+        return "-" if value is None else f"{value:.1f}"
+
+    return (
+        f"{fault.name:<22}{row['committed']:>6}{row['shown']:>7}{row['lost']:>6}{row['twice']:>7}"
+        f"{seconds(row['back']):>8}{seconds(row['cron']):>8}{row['lines']:>7}"
+        f"{row['backends']:>6}{seconds(row['stop']):>8}"
+        + (f"   WRONG: {', '.join(mistakes)}" if mistakes else "")
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Runs inside Odoo: so many bus listeners, each with its own watch, that have nothing to do."""
+
+import json
+import os
+import sys
+import time
+
+
+def main(conf: str, number: str, seconds: str):
+    answers, sys.stdout = sys.stdout, sys.stderr
+
+    import odoo.cli
+
+    odoo.tools.config.parse_config(["-c", conf])
+
+    from odoo.addons.bus_alt_connection import listener, redirect, settings, watch
+
+    found = settings.read(os.environ, odoo.tools.config)
+    row = next(row for row, _code in redirect.find_listeners() if row.name == "bus")
+    fleet = [
+        watch.start(row, "postgres", found, listener.Inbox(), ["listen imbus"])
+        for _ in range(int(number))
+    ]
+    while any(one.state.name != "listening" for one in fleet):
+        time.sleep(0.1)
+    answers.write(json.dumps({"ready": True}) + "\n")
+    answers.flush()
+    before = time.process_time()
+    time.sleep(float(seconds))
+    cpu = time.process_time() - before
+    proven = max(time.monotonic() - one.state.proven for one in fleet)
+    deaf = sum(one.state.name != "listening" for one in fleet)
+    answers.write(json.dumps({"cpu": cpu, "proven": proven, "deaf": deaf}) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

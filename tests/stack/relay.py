@@ -1,0 +1,85 @@
+"""Something between Odoo and PostgreSQL that passes bytes on, as a firewall does, or does not."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+
+from .process import free_port
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
+
+
+class Relay:
+    """Passes each connection to 127.0.0.1:``port`` on to ``target``.
+
+    :param target: (host, port)
+    """
+
+    def __init__(self, target: tuple):
+        self.port = free_port()
+        self._target = target
+        self._pairs: list[tuple] = []
+        self._forgotten: set = set()
+        self._server = None
+        self.open()
+
+    def open(self):
+        """Take connections."""
+        self._server = socket.socket()
+        self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._server.bind(("127.0.0.1", self.port))
+        self._server.listen(50)
+        threading.Thread(target=self._accept, args=[self._server], daemon=True).start()
+
+    def close(self):
+        """Refuse connections, and close those that are open."""
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._end()
+
+    def reset(self):
+        """Reset the connections that are open; take new ones."""
+        for pair in self._pairs:
+            for end in pair:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self._end()
+
+    def forget(self):
+        """Pass nothing on any more in the connections that are open, without a sign."""
+        self._forgotten.update(self._pairs)
+
+    def _end(self):
+        pairs, self._pairs = self._pairs, []
+        for end in (end for pair in pairs for end in pair):
+            end.close()
+
+    def _accept(self, server: socket.socket):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _address = server.accept()
+                try:
+                    pair = client, socket.create_connection(self._target, 5)
+                except OSError:
+                    client.close()
+                    continue
+                self._pairs.append(pair)
+                threading.Thread(target=self._pass_on, args=[pair], daemon=True).start()
+
+    def _pass_on(self, pair: tuple):
+        ends = {pair[0]: pair[1], pair[1]: pair[0]}
+        with contextlib.suppress(OSError, ValueError):
+            while True:
+                for end in select.select(list(ends), [], [], 0.05)[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        raise OSError("closed")
+                    if pair not in self._forgotten:
+                        ends[end].sendall(data)
+        for end in pair:
+            with contextlib.suppress(OSError):
+                end.close()
