@@ -26,7 +26,7 @@ setup(
     ],
     python_requires=">=3.6",
     # odoo and odoo.addons have no __init__.py here: Odoo's own folders join them
-    packages=["odoo.addons.bus_alt_connection"],
+    packages=["odoo.addons.bus_alt_connection", "odoo.addons.bus_alt_connection.cli"],
     package_dir={"odoo.addons.bus_alt_connection": "bus_alt_connection"},
     package_data={"odoo.addons.bus_alt_connection": ["static/description/*", "readme/*"]},
 )

@@ -45,6 +45,7 @@ def test_sdist_and_wheel(built):
     addon = "odoo/addons/bus_alt_connection/"
     assert addon + "__manifest__.py" in names
     assert addon + "seams.py" in names
+    assert addon + "cli/buscheck.py" in names
     assert any(name.endswith("LICENSE") for name in names)
     outside = [n for n in names if not n.startswith(addon) and ".dist-info/" not in n]
     assert outside == [], "odoo and odoo.addons belong to Odoo"
@@ -72,3 +73,5 @@ def test_the_wheel_works_without_addons_path(deployment, deliver, built, tmp_pat
         odoo.start()
         assert deliver(odoo) == 100
         assert "listening at" in odoo.log()
+        done = odoo.buscheck(rc=True)
+        assert done.returncode == 0, done.stdout + done.stderr
