@@ -1,0 +1,90 @@
+"""Connections to the system database are kept behind a pooler, and only there."""
+
+import contextlib
+
+import psutil
+import pytest
+
+from .stack import manager
+from .stack.odoo import ROLE, Sender, connections_of
+from .stack.process import wait_until
+
+
+@contextlib.contextmanager
+def sending(odoo, number=5):
+    """A second Odoo process that has sent so many notifications and lives on."""
+    sender = Sender(odoo)
+    try:
+        for i in range(number):
+            sender.send("a", str(i))
+        yield sender
+    finally:
+        sender.close()
+
+
+def clients(deployment) -> set:
+    """The connections of Odoo to the system database that PgBouncer holds open."""
+    return {
+        (row["port"], row["connect_time"])
+        for row in deployment.pgbouncer.admin("SHOW CLIENTS")
+        if row["database"] == "postgres" and row["user"] == ROLE
+    }
+
+
+def test_one_connection_for_all_notifications(deployment):
+    with deployment.odoo(start=False, options=deployment.direct) as odoo, sending(odoo) as sender:
+        (first,) = clients(deployment)
+        sender.send("a", "one more")
+        assert clients(deployment) == {first}
+
+
+@pytest.mark.parametrize("where", ["odoo.conf", "environment"])
+def test_it_can_be_turned_off(deployment, where):
+    options, environ = dict(deployment.direct), {}
+    if where == "odoo.conf":
+        options["imdispatcher_keep_notify"] = "False"
+    else:
+        environ["IMDISPATCHER_KEEP_NOTIFY"] = "0"
+    with deployment.odoo(start=False, options=options, environ=environ) as odoo, sending(odoo):
+        assert clients(deployment) == set()
+
+
+def test_without_a_pooler_nothing_is_kept(deployment):
+    with deployment.odoo(
+        deployment.straight, start=False, options=deployment.direct
+    ) as odoo, sending(odoo) as sender:
+        process = psutil.Process(sender.popen.pid)
+        ports = [connection.laddr.port for connection in connections_of(process)]
+        databases = deployment.postgres.execute(
+            "SELECT datname FROM pg_stat_activity WHERE client_port = ANY(%s)", [ports]
+        )
+        assert databases == [(odoo.database,)]
+
+
+def test_a_pgbouncer_that_was_away(deployment):
+    with deployment.odoo(start=False, options=deployment.direct) as odoo, sending(odoo) as sender:
+        deployment.pgbouncer.stop()
+        deployment.pgbouncer.start()
+        sender.send("a", "one more")
+        assert len(clients(deployment)) == 1
+
+
+def test_databases_can_be_made_and_dropped(deployment, deliver):
+    options = {**deployment.direct, **manager.OPTIONS}
+    with deployment.odoo(options=options, named=False) as odoo:
+        assert deliver(odoo, 5) == 5
+        copy = f"{odoo.database}_copy"
+        try:
+            manager.duplicate(odoo, copy)
+            assert deployment.postgres.execute("SELECT 1 FROM res_users LIMIT 1", dbname=copy)
+        finally:
+            deployment.pgbouncer.forget(copy)
+            manager.drop(odoo, copy)
+        wait_until(
+            lambda: (
+                not deployment.postgres.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", [copy]
+                )
+            ),
+            "the copy is gone",
+        )
