@@ -1,12 +1,17 @@
-"""``./run bench NAME``: latency (the default), cron or backups."""
+"""``./run bench NAME``: latency (the default), cron, backups or rivals."""
 
 import sys
 
 from tests.stack.process import end_on_signals
 
-from . import backups, cron, latency
+from . import backups, cron, latency, rivals
 
-BENCHMARKS = {"latency": latency.main, "cron": cron.main, "backups": backups.main}
+BENCHMARKS = {
+    "latency": latency.main,
+    "cron": cron.main,
+    "backups": backups.main,
+    "rivals": rivals.main,
+}
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
