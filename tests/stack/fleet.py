@@ -1,6 +1,7 @@
 """Runs inside Odoo: so many bus listeners, each with its own watch, that have nothing to do."""
 
 import json
+import logging
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ def main(conf: str, number: str, seconds: str):
     import odoo.cli
 
     odoo.tools.config.parse_config(["-c", conf])
+    logging.getLogger("odoo").setLevel(logging.WARNING)
 
     from odoo.addons.bus_alt_connection import listener, redirect, settings, watch
 
