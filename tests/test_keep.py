@@ -1,6 +1,7 @@
 """Connections to the system database are kept behind a pooler, and only there."""
 
 import contextlib
+import re
 
 import psutil
 import pytest
@@ -36,6 +37,27 @@ def test_one_connection_for_all_notifications(deployment):
         (first,) = clients(deployment)
         sender.send("a", "one more")
         assert clients(deployment) == {first}
+
+
+def test_a_notification_is_one_statement(deployment):
+    postgres = deployment.postgres
+    with deployment.odoo(start=False, options=deployment.direct) as odoo, sending(odoo) as sender:
+        postgres.execute(f"ALTER ROLE {ROLE} SET log_statement = 'all'")
+        try:
+            deployment.pgbouncer.forget(
+                "postgres"
+            )  # new server connections take the role's setting
+            before = len(postgres.process.text())
+            sender.send("a", "one more")
+            log = postgres.process.text()[before:]
+        finally:
+            postgres.execute(f"ALTER ROLE {ROLE} RESET log_statement")
+            deployment.pgbouncer.forget("postgres")
+    statements = [line for line in log.splitlines() if f"{ROLE}@postgres" in line]
+    assert len([line for line in statements if "notify" in line.lower()]) == 1
+    assert not [
+        line for line in statements if re.search("BEGIN|COMMIT|SET (?!application_name)", line)
+    ]
 
 
 @pytest.mark.parametrize("where", ["odoo.conf", "environment"])
