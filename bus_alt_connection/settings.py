@@ -86,10 +86,12 @@ SWITCH = {
 
 
 class Setting(NamedTuple):
-    """One row of the table of settings."""
+    """One row of the table of settings; README's is made from it."""
 
     name: str
+    meaning: str
     allowed: str
+    default: str
     check: Callable[[str], bool]
     prefix: str = PREFIX
 
@@ -97,23 +99,47 @@ class Setting(NamedTuple):
 SETTINGS = (
     Setting(
         "host",
+        "where PostgreSQL itself is",
         "a host name, an IP address or a socket folder; several separated by commas;"
         " the port has a setting of its own",
+        "db_host",
         _are_hosts,
     ),
-    Setting("port", "1 to 65535; one, or one per host, separated by commas", _are_ports),
+    Setting(
+        "port",
+        "and its port",
+        "1 to 65535; one, or one per host, separated by commas",
+        "db_port",
+        _are_ports,
+    ),
     Setting(
         "name",
+        "the system database: Odoo's LISTEN and NOTIFY happen there",
         "the name of a database that is not a template",
+        "postgres",
         lambda text: text not in ("template0", "template1") and "://" not in text,
     ),
-    Setting("user", "a role of PostgreSQL", bool),
-    Setting("password", "any text", bool),
-    Setting("sslmode", ", ".join(SSL_MODES), SSL_MODES.__contains__),
-    Setting("dsn", "a connection URI or keyword=value string of libpq", bool),
+    Setting("user", "who listens", "a role of PostgreSQL", "db_user", bool),
+    Setting("password", "the role's password", "any text", "db_password", bool),
+    Setting(
+        "sslmode",
+        "how the connection is encrypted",
+        ", ".join(SSL_MODES),
+        "db_sslmode",
+        SSL_MODES.__contains__,
+    ),
+    Setting(
+        "dsn",
+        "whatever else libpq knows, such as sslrootcert",
+        "a connection URI or keyword=value string of libpq",
+        "none",
+        bool,
+    ),
     Setting(
         "keep_notify",
+        "keep the pooled connection that a NOTIFY is sent on",
         "True or False",
+        "True",
         lambda text: text.lower() in SWITCH,
         prefix="imdispatcher_",
     ),
