@@ -1,22 +1,80 @@
-"""``./run bench NAME``: latency (the default), cron, backups or rivals."""
+"""``./run bench [PART…]``: every way to run Odoo behind PgBouncer, beside Odoo without it.
 
+All servers of a part run at once on one PostgreSQL, prefork, each with a database and a
+PgBouncer of its own, and are measured in turn. Without PART everything is measured, and
+benchmarks/results.md written. ``./run bench backups`` is apart: it is about pg_dump.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
 import sys
 
+from tests.stack.deployment import deployment
 from tests.stack.process import end_on_signals
 
-from . import backups, cron, latency, rivals
+from . import backups, measures, results
+from .rivals import rivals
 
-BENCHMARKS = {
-    "latency": latency.main,
-    "cron": cron.main,
-    "backups": backups.main,
-    "rivals": rivals.main,
-}
+OF_TWO_WORKERS = ("notification", "crowds", "bursts", "killed", "cron")
+PARTS = (*OF_TWO_WORKERS, "pages", "backends")
+
+
+def measure(parts: list[str], quick: bool):
+    """Yield the name and the table of each part."""
+
+    def of(full, short):
+        return short if quick else full
+
+    chosen = [name for name in OF_TWO_WORKERS if name in parts]
+    with deployment(options=measures.POSTGRESQL) as whole, contextlib.ExitStack() as stack:
+        yield "machine", results.machine(whole)
+        if chosen:
+            running = [
+                measures.Sending(rival.start(whole, stack), whole, stack) for rival in rivals()
+            ]
+        calls = {
+            "notification": lambda: measures.notification(running, of(30, 3)),
+            "crowds": lambda: measures.crowds(running, of((1, 10, 100, 500), (1, 10)), of(9, 2)),
+            "bursts": lambda: measures.bursts(running, of(100, 10), of(1000, 50), of(3, 1)),
+            "killed": lambda: measures.killed(running, whole),
+            "cron": lambda: measures.cron(running, of(20, 3)),
+        }
+        for name in chosen:
+            yield name, calls[name]()
+    if "pages" in parts:
+        with deployment(options=measures.POSTGRESQL) as whole, contextlib.ExitStack() as stack:
+            servers = [rival.start(whole, stack, workers=6, cron=0) for rival in rivals()]
+            yield "pages", measures.pages(servers, 4, of(5, 1), of(4, 1))
+    if "backends" in parts:
+        yield "backends", measures.backends(of((2, 4, 8), (2, 4)), of((1, 2, 3), (1, 2)))
+
+
+def main(arguments: list[str]):
+    if arguments[:1] == ["backups"]:
+        backups.main(arguments[1:])
+        return
+    parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few of each: to try the benchmark")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    options = parser.parse_args(arguments)
+    for name in options.parts:
+        if name not in PARTS:
+            parser.error(f"no part {name!r}; there are: {', '.join(PARTS)}, and alone: backups")
+    tables = {}
+    where = ""
+    for name, table in measure(options.parts or list(PARTS), options.quick):
+        if name == "machine":
+            where = table
+            print(where, flush=True)
+        else:
+            tables[name] = table
+    if not options.parts and not options.quick:
+        results.write(where, tables)
+        print("\nwritten: benchmarks/results.md, benchmarks/results.json")
+
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "latency"
-    if name not in BENCHMARKS:
-        sys.exit(f"run bench: no benchmark {name}; there are {', '.join(BENCHMARKS)}")
     end_on_signals()
-    BENCHMARKS[name](arguments)
+    main(sys.argv[1:])

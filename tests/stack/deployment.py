@@ -19,11 +19,15 @@ class Deployment:
     ``pooled`` and ``straight`` are the two ways to the server.
     """
 
-    def __init__(self, folder: pathlib.Path, modules: str = "bus", wire=None):
+    def __init__(
+        self, folder: pathlib.Path, modules: str = "bus", wire=None, options: dict | None = None
+    ):
         self.folder = folder
         self.data = prepared(modules)
         self.password = secrets.token_hex(16)
-        self.postgres = Postgres(folder / "postgres", self.data / "pgdata", wire=wire)
+        self.postgres = Postgres(
+            folder / "postgres", self.data / "pgdata", wire=wire, options=options
+        )
         self.pgbouncer = PgBouncer(
             folder / "pgbouncer",
             self.postgres,
@@ -77,10 +81,13 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def deployment(modules: str = "bus", wire=None):
-    """A running ``Deployment`` that leaves nothing behind."""
+def deployment(modules: str = "bus", wire=None, options: dict | None = None):
+    """A running ``Deployment`` that leaves nothing behind.
+
+    :param options: settings of PostgreSQL
+    """
     with run_folder() as folder:
-        whole = Deployment(folder, modules, wire)
+        whole = Deployment(folder, modules, wire, options)
         try:
             yield whole.start()
         finally:

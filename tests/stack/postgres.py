@@ -54,6 +54,7 @@ class Postgres:
     :param data: a prepared data folder to copy, or None for a new one
     :param primary: make it a streaming standby of this server
     :param wire: run it at the other end of this ``Wire``
+    :param options: more settings of PostgreSQL
     """
 
     def __init__(
@@ -62,9 +63,11 @@ class Postgres:
         data: pathlib.Path | None = None,
         primary: Postgres | None = None,
         wire=None,
+        options: dict | None = None,
     ):
         self.folder = folder
         self.wire = wire
+        self.options = options or {}
         self.data = folder / "data"
         self.host = THERE if wire else "127.0.0.1"
         self.port = free_port()
@@ -103,6 +106,7 @@ class Postgres:
                 *(BIN / "postgres", "-D", self.data, "-p", self.port),
                 *("-c", f"unix_socket_directories={self.folder}"),
                 *("-c", f"listen_addresses={self.host}"),
+                *(f"--{name}={value}" for name, value in self.options.items()),
             ],
             env=server_environ(),
             cwd=self.folder,

@@ -26,13 +26,16 @@ def main(conf: str, database: str):
     def commit(order: dict) -> dict:
         with series.environments(), registry.cursor() as cr:
             env = api.Environment(cr, SUPERUSER_ID, {})
+            committed = []
+            # before Odoo's own, which sends the NOTIFY
+            cr.postcommit.add(lambda: committed.append(time.monotonic()))
             if "job" in order:
                 series.trigger(env, order["job"])
             else:
                 series.send(env, order["channel"], order["text"])
             begin = time.monotonic()
             cr.commit()
-            return {"begin": begin, "end": time.monotonic()}
+            return {"begin": begin, "committed": committed[0], "end": time.monotonic()}
 
     answer(ready=True)
     for line in sys.stdin:

@@ -1,0 +1,398 @@
+"""What ``./run bench`` measures, of all rivals in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import statistics
+import threading
+import time
+
+import psycopg2
+
+from tests.stack import series
+from tests.stack.client import BusClient
+from tests.stack.deployment import Deployment, deployment
+from tests.stack.odoo import ROLE, Sender
+from tests.stack.process import wait_until
+
+from .crowd import Crowd
+from .results import Table, milliseconds, p99, ratio
+from .rivals import Server, rivals
+from .visitors import Visitors
+
+CHANNEL = "benchmark"
+NOTHING = "nothing arrives"
+PAUSE = 0.02  # seconds, in which the servers come to rest
+AFTER_KILL = 60  # seconds; stock Odoo waits 50 after an error
+VISITORS = 20
+# as an operator has it; the tests spare themselves fsync
+POSTGRESQL = {"max_connections": 500, "fsync": "on"}
+
+
+def flat(blocks) -> list[float]:
+    return list(itertools.chain.from_iterable(blocks))
+
+
+def in_turn(servers: list, blocks: int):
+    """Yield each server once per block, in an order that chance makes."""
+    for _block in range(blocks):
+        yield from random.sample(servers, len(servers))
+
+
+class Sending:
+    """A server with a websocket to it and a process that sends."""
+
+    def __init__(self, server: Server, whole: Deployment, stack: contextlib.ExitStack):
+        self.server = server
+        self.sender = Sender(server.odoo)
+        stack.callback(self.sender.close)
+        self.client = stack.enter_context(BusClient(server.odoo, CHANNEL))
+        path = whole.straight._replace(port=(server.pooler or whole.postgres).port)
+        self._rows = self._connect(stack, whole.straight, server.odoo.database)
+        self._notify = self._connect(stack, path, "postgres")
+        self._sent = 0
+        self.commits: list[list[float]] = []
+        self.parts: list[list[float]] = []
+        self.frames: list[list[float]] = []
+        self.notifies: list[list[float]] = []
+
+    @staticmethod
+    def _connect(stack, path, dbname):
+        connection = psycopg2.connect(**path._asdict(), dbname=dbname)
+        stack.callback(connection.close)
+        connection.autocommit = True
+        return connection
+
+    def measure(self, number: int):
+        """Send so many notifications; then as many bare NOTIFY."""
+        for took in (self.commits, self.parts, self.frames, self.notifies):
+            took.append([])
+        for i in range(-5, number):
+            time.sleep(PAUSE)
+            text = self._next()
+            sent = self.sender.send(CHANNEL, text)
+            frame = self._frame(text, sent["begin"])
+            if i >= 0:
+                self.commits[-1].append(sent["end"] - sent["begin"])
+                self.parts[-1].append(sent["end"] - sent["committed"])
+                self.frames[-1].append(frame)
+        for i in range(-5, number):
+            frame = self._bare(self._next())
+            if i >= 0:
+                self.notifies[-1].append(frame)
+
+    def _next(self) -> str:
+        self._sent += 1
+        return f"message {self._sent}"
+
+    def _frame(self, text: str, begin: float) -> float:
+        if not self.server.rival.hears:
+            return 0.0
+        self.client.wait_for(text)
+        return dict(self.client.received)[text] - begin
+
+    def _bare(self, text: str) -> float:
+        channel = series.bus_channel(self.server.odoo.database, CHANNEL)
+        self._rows.cursor().execute(
+            "INSERT INTO bus_bus (channel, message, create_date)"
+            " VALUES (%s, %s, now() AT TIME ZONE 'UTC')",
+            [channel, series.message(text)],
+        )
+        cursor = self._notify.cursor()
+        time.sleep(PAUSE)
+        begin = time.monotonic()
+        cursor.execute("SELECT pg_notify('imbus', %s)", [f"[{channel}]"])
+        return self._frame(text, begin)
+
+    def after_kill(self) -> tuple:
+        """Return seconds until something is shown, and how much never is."""
+        begin = time.monotonic()
+        sent = []
+        while time.monotonic() < begin + AFTER_KILL:
+            sent.append(f"after kill {len(sent)}")
+            self.sender.send(CHANNEL, sent[-1])
+            time.sleep(0.5)
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: set(sent) <= set(self.client.texts()), "all", 5)
+        shown = dict(self.client.received)
+        times = [shown[text] - begin for text in sent if text in shown]
+        return min(times, default=None), len(sent), sum(text not in shown for text in sent)
+
+    def job(self, name: str) -> float:
+        committed = self.sender.trigger(name)["end"]
+        log = self.server.odoo.log
+        wait_until(lambda: series.job_starts(log(), name), name, 120, 0.005)
+        return time.monotonic() - committed
+
+
+def notification(running: list[Sending], number: int) -> Table:
+    table = Table(
+        "One notification",
+        f"{10 * number} each, in 10 blocks in turn. commit: until Odoo's commit returns; its"
+        " NOTIFY: the last part of it, after PostgreSQL has the transaction; frame: from the"
+        " commit's begin until the websocket's frame is read; bare NOTIFY: to the frame from a"
+        " NOTIFY on an open connection, the row being there. Ratios to the first row, with the"
+        " least and greatest of a block.",
+        ["", "commit", "p99", "ratio", "its NOTIFY", "ratio", "frame", "p99", "ratio"],
+    )
+    table.head += ["bare NOTIFY", "ratio"]
+    for one in in_turn(running, 10):
+        one.measure(number)
+    first = running[0]
+    table.figures = {"commit": [], "frame": []}
+    for one in running:
+        hears = one.server.rival.hears
+        cells = [one.server.name]
+        for name, with_p99, there in (
+            ("commits", True, True),
+            ("parts", False, True),
+            ("frames", True, hears),
+            ("notifies", False, hears),
+        ):
+            blocks = getattr(one, name)
+            took = flat(blocks)
+            cells.append(milliseconds(statistics.median(took) if there else None))
+            if with_p99:
+                cells.append(milliseconds(p99(took) if there else None))
+            cells.append(ratio(blocks, getattr(first, name)) if there else "-")
+        table.add(*cells)
+        table.figures["commit"].append([one.server.name, statistics.median(flat(one.commits))])
+        frame = statistics.median(flat(one.frames)) if hears else None
+        table.figures["frame"].append([one.server.name, frame])
+    return table.show()
+
+
+def crowds(running: list[Sending], sizes: tuple, rounds: int) -> Table:
+    table = Table(
+        "One notification to many websockets",
+        f"The median of {rounds} rounds in turn: from the begin of Odoo's commit until the last"
+        " websocket has its frame.",
+        ["", *(f"{size} websockets" for size in sizes), "ratio at the last"],
+    )
+    took = {one.server.name: {size: [] for size in sizes} for one in running}
+    hearing = [one for one in running if one.server.rival.hears]
+    for size in sizes:
+        with contextlib.ExitStack() as stack:
+            places = [
+                (one, stack.enter_context(Crowd(one.server.odoo, f"crowd {size}", size)))
+                for one in hearing
+            ]
+            for number, (one, crowd) in enumerate(in_turn(places, rounds + 1)):
+                time.sleep(1)
+                text = f"crowd {size} {number}."
+                sent = one.sender.send(f"crowd {size}", text)
+                arrivals = crowd.arrivals(text, 1, 60)[text]
+                assert len(arrivals) == size, "each has it, once"
+                if number >= len(hearing):  # the first round warms up
+                    took[one.server.name][size].append(max(arrivals) - sent["begin"])
+    first = took[hearing[0].server.name][sizes[-1]]
+    for one in running:
+        if one not in hearing:
+            table.add(one.server.name, *[NOTHING] * len(sizes), "-")
+            continue
+        mine = took[one.server.name]
+        medians = [statistics.median(mine[size]) for size in sizes]
+        last = ratio([[value] for value in mine[sizes[-1]]], [[value] for value in first])
+        table.add(one.server.name, *map(milliseconds, medians), last)
+        table.figures[one.server.name] = list(zip(sizes, medians))
+    return table.show()
+
+
+def bursts(running: list[Sending], size: int, number: int, rounds: int) -> Table:
+    table = Table(
+        "Bursts",
+        f"{number:,} notifications, one commit each and without a pause, to {size} websockets;"
+        f" {rounds} rounds in turn. rate: messages at websockets per second, from the first commit"
+        " until all have all; p50 and p99 of the time from a commit to each websocket.",
+        ["", "rate", "ratio", "p50", "p99", "ratio", "lost", "twice"],
+    )
+    hearing = [one for one in running if one.server.rival.hears]
+    results: dict = {one.server.name: [] for one in hearing}
+    for turn, one in enumerate(in_turn(hearing, rounds)):
+        with Crowd(one.server.odoo, "burst", size) as crowd:
+            begins = {}
+            for i in range(number):
+                text = f"burst {turn} {i}."
+                begins[text] = one.sender.send("burst", text)["begin"]
+            arrivals = crowd.arrivals(f"burst {turn} ", number, 120)
+        times = [when for text in begins for when in arrivals.get(text, [])]
+        late = [when - begins[text] for text in begins for when in arrivals.get(text, [])]
+        lost = sum(max(0, size - len(arrivals.get(text, []))) for text in begins)
+        twice = sum(max(0, len(arrivals.get(text, [])) - size) for text in begins)
+        seconds = max(times) - min(begins.values())
+        results[one.server.name].append((len(times) / seconds, late, lost, twice))
+    first = results[hearing[0].server.name]
+    for one in running:
+        if one not in hearing:
+            table.add(one.server.name, NOTHING, *["-"] * 4, f"{size * number:,}", "-")
+            continue
+        rates, lates, lost, twice = zip(*results[one.server.name])
+        table.add(
+            one.server.name,
+            f"{statistics.median(rates):,.0f}/s",
+            ratio([[rate] for rate in rates], [[row[0]] for row in first]),
+            milliseconds(statistics.median(flat(lates))),
+            milliseconds(p99(flat(lates))),
+            f"{p99(flat(lates)) / p99(flat(row[1] for row in first)):.2f}",
+            sum(lost),
+            sum(twice),
+        )
+    return table.show()
+
+
+def killed(running: list[Sending], whole: Deployment) -> Table:
+    table = Table(
+        "The listener's backend is killed",
+        f"Then one notification every 0.5 s for {AFTER_KILL} s. Where only one is sent, Odoo"
+        " without this addon never shows it.",
+        ["", "shown after", "sent", "never shown"],
+    )
+    whole.postgres.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = 'postgres' AND usename = %s",
+        [ROLE],
+    )
+    results = {}
+
+    def one_of(one: Sending):
+        results[one.server.name] = one.after_kill()
+
+    threads = [threading.Thread(target=one_of, args=[one]) for one in running]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in running:
+        after, sent, lost = results[one.server.name]
+        table.add(one.server.name, NOTHING if after is None else f"{after:.1f} s", sent, lost)
+    return table.show()
+
+
+def cron(running: list[Sending], number: int) -> Table:
+    table = Table(
+        "A cron job",
+        "From the commit that triggers it to its start, in turn; where triggers do not arrive,"
+        " once.",
+        ["", "p50", "max", "ratio", "jobs"],
+    )
+    took: dict = {one.server.name: [] for one in running}
+    for i, one in enumerate(in_turn([one for one in running if one.server.rival.cron], number)):
+        took[one.server.name].append(one.job(f"job {i}"))
+    for one in running:
+        if not one.server.rival.cron:
+            took[one.server.name].append(one.job("the only job"))
+    first = took[running[0].server.name]
+    for one in running:
+        mine = took[one.server.name]
+        compared = ratio([mine], [first]).split()[0]
+        median = statistics.median(mine)
+        table.add(one.server.name, f"{median:.3f} s", f"{max(mine):.3f} s", compared, len(mine))
+    return table.show()
+
+
+def pages(servers: list[Server], limit: int, rounds: int, seconds: float) -> Table:
+    table = Table(
+        "Pages per second",
+        f"{VISITORS} visitors load the login page, which sends no notification, from 6 HTTP"
+        f" workers; {rounds} rounds of {seconds:g} s in turn. Then the same while PostgreSQL gives"
+        f" each instance {limit} connections to its database.",
+        ["", "no limit", "ratio", f"{limit} connections", "ratio", "pages that failed"],
+    )
+    rates: dict = {server.name: {False: [], True: []} for server in servers}
+    failed = dict.fromkeys(rates, 0)
+    asked = dict.fromkeys(rates, 0)
+    for limited in (False, True):
+        if limited:
+            for server in servers:
+                few(server, limit)
+        for server in in_turn(servers, rounds):
+            with Visitors(server.odoo.url, VISITORS) as visitors:
+                visitors.rate(0.5)
+                rates[server.name][limited].append([visitors.rate(seconds)])
+            if limited:
+                failed[server.name] += visitors.failed
+                asked[server.name] += visitors.failed + visitors.pages
+    first = rates[servers[0].name]
+    table.figures = {"no limit": [], f"{limit} connections": []}
+    for server in servers:
+        mine = rates[server.name]
+        cells = []
+        for limited, figures in zip((False, True), table.figures.values()):
+            median = statistics.median([value for block in mine[limited] for value in block])
+            cells += [f"{median:.1f}/s", ratio(mine[limited], first[limited])]
+            figures.append([server.name, median])
+        table.add(server.name, *cells, f"{failed[server.name]} of {asked[server.name]}")
+    return table.show()
+
+
+def few(server: Server, limit: int):
+    """Let an instance have so many connections to its database, pooled or not."""
+    name = server.odoo.database
+    if server.pooler:
+        server.pooler.admin(f"SET default_pool_size = {limit}")
+        server.pooler.forget(name)
+    postgres = server.whole.postgres
+    postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT {limit}')
+    postgres.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+    )
+
+
+def backends(sizes: tuple, instances: tuple) -> Table:
+    table = Table(
+        "PostgreSQL's connections",
+        f"At rest, its pools empty before, and the most while {VISITORS} visitors load pages:"
+        " by HTTP workers of one instance (+ gevent + 2 cron workers), then by instances of 2 HTTP"
+        " workers each.",
+        [
+            "",
+            *(f"{size} workers" for size in sizes),
+            "one more costs",
+            *(f"{number} instances" for number in instances),
+        ],
+    )
+    for rival in rivals():
+        by_size = [count_backends(rival, 1, size) for size in sizes]
+        more = (by_size[-1][0] - by_size[0][0]) / (sizes[-1] - sizes[0])
+        alone = by_size[sizes.index(2)]
+        by_number = [alone if n == 1 else count_backends(rival, n, 2) for n in instances]
+        table.add(
+            rival.name,
+            *(f"{rest} / {load}" for rest, load in by_size),
+            f"{more:.1f}",
+            *(f"{rest} / {load}" for rest, load in by_number),
+        )
+        table.figures[rival.name] = [
+            [size, rest, load] for size, (rest, load) in zip(sizes, by_size)
+        ]
+    return table.show()
+
+
+def count_backends(rival, instances: int, workers: int) -> tuple:
+    """Return how many connections there are at rest, and how many at most under load."""
+    with deployment(options=POSTGRESQL) as whole, contextlib.ExitStack() as stack:
+
+        def count() -> int:
+            ((count,),) = whole.postgres.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [ROLE]
+            )
+            return count
+
+        odoos = [rival.start(whole, stack, workers, cron=2).odoo for _i in range(instances)]
+        for odoo in odoos:
+            stack.enter_context(BusClient(odoo, CHANNEL))
+            for _page in range(4 * workers):
+                odoo.answers()
+        time.sleep(2)
+        rest = count()
+        with contextlib.ExitStack() as load:
+            for odoo in odoos:
+                load.enter_context(Visitors(odoo.url, VISITORS))
+            most = 0
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                most = max(most, count())
+                time.sleep(0.1)
+        return rest, most

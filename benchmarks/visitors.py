@@ -1,0 +1,52 @@
+"""People who ask an Odoo server for pages, all at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import requests
+
+
+class Visitors:
+    """A context in which so many people load the login page over and over.
+
+    ``pages`` counts those they got, ``failed`` those they did not.
+    """
+
+    def __init__(self, url: str, number: int = 20):
+        self._url = f"{url}/web/login"
+        self.pages = 0
+        self.failed = 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._visit) for _person in range(number)]
+
+    def _visit(self):
+        with requests.Session() as session:
+            while not self._stop.is_set():
+                try:
+                    # without a connection Odoo redirects to the list of databases
+                    answer = session.get(self._url, timeout=60, allow_redirects=False)
+                    good = answer.status_code == 200
+                except requests.RequestException:
+                    good = False
+                with self._lock:
+                    self.pages += good
+                    self.failed += not good
+
+    def rate(self, seconds: float) -> float:
+        """Return pages per second, measured for so long."""
+        before, begin = self.pages, time.monotonic()
+        time.sleep(seconds)
+        return (self.pages - before) / (time.monotonic() - begin)
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(70)
