@@ -38,7 +38,9 @@ def bars(axes, title: str, unit: str, figures: list, scale: float = 1.0):
     """Draw one bar per rival; one that has no figure says so."""
     names = [name for name, _value in figures]
     values = [value or 0 for _name, value in figures]
-    drawn = axes.barh(names, [value * scale for value in values], color=map(COLOURS.get, names))
+    drawn = axes.barh(
+        names, [value * scale for value in values], color=[COLOURS[name] for name in names]
+    )
     labels = [f"{value * scale:.1f} {unit}" if value else "nothing arrives" for value in values]
     axes.bar_label(drawn, labels, padding=4)
     axes.margins(x=0.25)
@@ -72,7 +74,7 @@ def main():
     for part, title in zip(axes, ("PostgreSQL's connections at rest", "… under load")):
         part.set(xlabel="HTTP workers", ylim=(0, None))
         part.set_title(title, loc="left")
-    axes[0].legend()
+    axes[0].legend(loc="upper left", fontsize=9)
     save(figure, "backends")
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 3), sharey=True)
