@@ -161,10 +161,13 @@ class Odoo:
         """Run Odoo with these arguments until it ends."""
         return self._run(self.argv(*args), check, timeout)
 
-    def run_command(self, name: str, *args) -> subprocess.CompletedProcess:
-        """Run one of Odoo's commands until it ends."""
+    def run_command(self, name: str, *args, text: str = "") -> subprocess.CompletedProcess:
+        """Run one of Odoo's commands until it ends.
+
+        :param text: its standard input
+        """
         python, odoo, *conf = self.argv()
-        return self._run([python, odoo, name, *conf, *map(str, args)], True, 120)
+        return self._run([python, odoo, name, *conf, *map(str, args)], True, 120, text)
 
     def buscheck(self, *args, rc: bool = False) -> subprocess.CompletedProcess:
         """Run the addon's command, as README says for every series.
@@ -183,12 +186,14 @@ class Odoo:
         url = f"http://127.0.0.1:{self.bus_port}/bus_alt_connection/ready{query}"
         return requests.get(url, timeout=10, headers=headers)
 
-    def _run(self, argv: list, check: bool, timeout: float) -> subprocess.CompletedProcess:
+    def _run(
+        self, argv: list, check: bool, timeout: float, text: str = ""
+    ) -> subprocess.CompletedProcess:
         done = subprocess.run(
             argv,
             env=self.environ,
             cwd=self.folder,
-            stdin=subprocess.DEVNULL,
+            input=text,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -288,7 +293,9 @@ class Sender:
         return answer
 
     def send(self, channel: str, text: str) -> dict:
-        """Commit one notification; return ``begin`` and ``end`` of the commit (monotonic, s).
+        """Commit one notification; return ``begin`` and ``end`` of Odoo's commit (monotonic, s).
+
+        Between them is ``committed``, when PostgreSQL has it and the NOTIFY begins.
 
         :raises NotCommitted: nothing is known of the notification then
         """
