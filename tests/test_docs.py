@@ -1,0 +1,241 @@
+"""What operators paste works, and what is said twice is said alike."""
+
+import configparser
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import docutils.core
+import docutils.utils
+import psycopg2
+import pytest
+
+from bus_alt_connection import settings
+
+from .stack import series
+from .stack.guide import CHECKOUT, PAGES, Block, blocks
+from .stack.pgbouncer import PgBouncer
+from .stack.postgres import server_environ
+
+if series.NUMBER != 19:
+    pytest.skip("the documentation is tried with Odoo 19.0", allow_module_level=True)
+
+DOCUMENTS = [*PAGES, CHECKOUT / "CONTRIBUTING.rst", CHECKOUT / "SECURITY.rst"]
+
+# command lines, and where each is run as it stands or nearly so; "" where it needs systemd to run
+COMMANDS = {
+    "./run demo": ".ci/run",
+    "./run test": ".ci/run",
+    "./run test --odoo /path/to/odoo tests/test_contract.py": "tests/test_contract.py",
+    "PYTHON=python3.12 ./run test --odoo /path/to/odoo": "tests/test_contract.py",
+    "docker compose up": ".pre-commit-config.yaml",  # its schema; no Docker in the tests
+    "pip wheel --no-deps --wheel-dir dist .": "tests/test_packaging.py",
+    "pip install dist/odoo_addon_bus_alt_connection-*.whl": "tests/test_packaging.py",
+    "odoo-bin --addons-path=/path/to/odoo/addons,/path/to/addons buscheck -c odoo.conf": (
+        "tests/test_buscheck.py"
+    ),
+    "ODOO_RC=/etc/odoo/odoo.conf odoo-bin buscheck": "tests/test_packaging.py",
+    "curl http://127.0.0.1:8072/bus_alt_connection/ready": "tests/test_ready.py",
+    "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
+        "tests/test_database_manager.py"
+    ),
+    "sudo apt-get install pgbouncer": "run",  # downloads the same package
+    "sudo systemctl daemon-reload": "",
+    "sudo systemctl restart pgbouncer odoo": "",
+    "sudo -u odoo odoo --addons-path=/usr/lib/python3/dist-packages/odoo/addons,/opt/addons"
+    " buscheck -c /etc/odoo/odoo.conf": "tests/test_buscheck.py",
+}
+
+
+def named(block: Block) -> str:
+    return f"{block.page}-{block.line}-{block.language}"
+
+
+@pytest.mark.parametrize("block", blocks(), ids=named)
+def test_code_block(block, deployment, tmp_path):
+    CHECKS[block.language](block.text, deployment, tmp_path)
+
+
+def shell(text, _deployment, _folder):
+    for line in text.splitlines():
+        assert line in COMMANDS
+        assert (CHECKOUT / COMMANDS[line]).exists()
+
+
+def ini(text, deployment, folder):
+    # PgBouncer's and systemd's files are no different to look at
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    sections = set(parser.sections())
+    if sections == {"options"}:
+        odoo_conf(dict(parser["options"]))
+    elif sections == {"databases", "pgbouncer"}:
+        pgbouncer_ini(text, deployment, folder)
+    else:
+        systemd_unit(text, sections, folder)
+
+
+def odoo_conf(options: dict):
+    known = set(settings.OPTIONS.values())
+    ours = {name for name in options if name.startswith("imdispatcher_")}
+    assert ours <= known
+    found = settings.read({}, options)
+    assert len(found) == len(ours)
+
+
+def pgbouncer_ini(text, deployment, folder):
+    # the file as it stands, but for places
+    pooler = PgBouncer(
+        deployment.folder / folder.name, deployment.postgres, deployment.pgbouncer.passwords
+    )
+    local = pooler.folder / "local.ini"
+    for old, new in (
+        (r"host=\S+ port=\d+", f"host={deployment.postgres.host} port={deployment.postgres.port}"),
+        (r"listen_port = \d+", f"listen_port = {pooler.port}\nunix_socket_dir ="),
+        ("/etc/pgbouncer", str(pooler.folder)),
+    ):
+        text, number = re.subn(old, new, text)
+        assert number == 1
+    local.write_text(text)
+    pooler.start()
+    try:
+        path = deployment.pooled._replace(port=pooler.port)
+        connection = psycopg2.connect(**path._asdict(), dbname="postgres")
+        connection.cursor().execute("SELECT 1")
+        connection.close()
+    finally:
+        pooler.stop()
+
+
+def systemd_unit(text, sections, folder):
+    unit = folder / "odoo.service"
+    unit.write_text(text if "Service" in sections else text + "[Service]\nExecStart=/bin/true\n")
+    text = re.sub("ExecStart=/usr/bin/curl", "ExecStart=/bin/true", unit.read_text())
+    unit.write_text(text)
+    root = pathlib.Path(os.environ["BUS_ALT_BROWSER"])
+    libraries = [*root.glob("usr/lib/*-linux-gnu*"), *root.glob("usr/lib/*-linux-gnu*/systemd")]
+    libraries += root.glob("lib/*-linux-gnu*")
+    done = subprocess.run(
+        [root / "usr/bin/systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit],
+        env={**server_environ(), "LD_LIBRARY_PATH": ":".join(map(str, libraries))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    about_it = [line for line in done.stdout.splitlines() if str(unit) in line]
+    assert about_it == [] and done.returncode == 0, done.stdout
+
+
+def yaml_(text, _deployment, folder):
+    import yaml  # not there for the series that skip this module
+
+    document = yaml.safe_load(text)
+    if "healthcheck" in document:
+        document = {"services": {"odoo": {"image": "odoo:19.0", **document}}}
+    elif "readinessProbe" in document:
+        document = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "odoo"},
+            "spec": {"containers": [{"name": "odoo", "image": "odoo:19.0", **document}]},
+        }
+    written = folder / "document.yaml"
+    written.write_text(yaml.safe_dump(document))
+    if "services" in document:
+        tool = ("check_jsonschema", "--builtin-schema", "vendor.compose-spec")
+    else:
+        tool = ("kubernetes_validate", "--strict")
+    done = subprocess.run(
+        [sys.executable, "-m", *tool, written],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def sql(text, deployment, _folder):
+    try:
+        deployment.postgres.execute(text)
+    finally:
+        deployment.postgres.execute("DROP DATABASE IF EXISTS bus")
+
+
+def nginx(text, _deployment, folder):
+    conf = folder / "nginx.conf"
+    text = text.replace("listen 80", "listen 127.0.0.1:8080")
+    folders = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    conf.write_text(
+        f"pid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{folders}{text}}}\n"
+    )
+    program = pathlib.Path(os.environ["BUS_ALT_BROWSER"]) / "usr/sbin/nginx"
+    done = subprocess.run(
+        [program, "-t", "-c", conf, "-p", folder, "-e", "stderr"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def output(_text, _deployment, _folder):
+    """What a program prints: nothing to run."""
+
+
+CHECKS = {
+    "shell": shell,
+    "ini": ini,
+    "yaml": yaml_,
+    "sql": sql,
+    "nginx": nginx,
+    "text": output,
+}
+
+
+def test_what_is_made_is_as_it_would_be_made():
+    from docs import make
+
+    for path, text in make.made().items():
+        assert path.read_text(encoding="utf-8") == text, "run ./run docs"
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_page_is_well_formed(page):
+    docutils.core.publish_doctree(
+        page.read_text(encoding="utf-8"),
+        source_path=str(page),
+        settings_overrides={
+            "halt_level": docutils.utils.Reporter.WARNING_LEVEL,
+            "report_level": docutils.utils.Reporter.WARNING_LEVEL,
+            "syntax_highlight": "none",
+        },
+    )
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"<([^<>\s:]+\.(?:rst|md)(?:#[^<>\s]*)?)>`__", text)
+    targets += re.findall(r"\.\. image:: (\S+)", text)
+    for target in targets:
+        path, _mark, anchor = target.partition("#")
+        other = page.parent / path
+        assert other.exists(), target
+        if anchor:
+            doctree = docutils.core.publish_doctree(
+                other.read_text(encoding="utf-8"), settings_overrides={"syntax_highlight": "none"}
+            )
+            assert anchor in doctree.ids, target
+
+
+def test_files_that_are_named_exist():
+    for page in DOCUMENTS:
+        for name in re.findall(
+            r"``((?:tests|pgbouncer|benchmarks|docs)/[\w./-]+)``", page.read_text(encoding="utf-8")
+        ):
+            assert (CHECKOUT / name).exists(), f"{page.name}: {name}"
