@@ -11,7 +11,8 @@ setup(
     name="odoo-addon-bus-alt-connection",
     version=MANIFEST["version"],
     description=MANIFEST["summary"],
-    long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
+    # README.rst links to other pages of the checkout, which PyPI has not
+    long_description=(ADDON / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     author=MANIFEST["author"],
     license="AGPL-3.0-or-later",
@@ -28,5 +29,7 @@ setup(
     # odoo and odoo.addons have no __init__.py here: Odoo's own folders join them
     packages=["odoo.addons.bus_alt_connection", "odoo.addons.bus_alt_connection.cli"],
     package_dir={"odoo.addons.bus_alt_connection": "bus_alt_connection"},
-    package_data={"odoo.addons.bus_alt_connection": ["static/description/*", "readme/*"]},
+    package_data={
+        "odoo.addons.bus_alt_connection": ["README.rst", "static/description/*", "readme/*"]
+    },
 )

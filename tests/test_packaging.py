@@ -51,6 +51,11 @@ def test_sdist_and_wheel(built):
     assert outside == [], "odoo and odoo.addons belong to Odoo"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="releases are built with a later Python")
+def test_pypi_would_take_it(built):
+    assert "PASSED" in run(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir())
+
+
 def test_the_wheel_works_without_addons_path(deployment, deliver, built, tmp_path):
     (wheel,) = built.glob("*.whl")
     venv = tmp_path / "venv"
