@@ -31,9 +31,7 @@ def merge(found: Mapping[str, Value], odoo: Mapping[str, str]) -> Dict[str, str]
     :raises BadSetting: where the numbers of hosts and ports do not fit
     """
     dsn = parse_dsn(found["dsn"].text) if "dsn" in found else {}
-    single = {
-        name: found[name].text for name in found if name not in ("dsn", "name", "keep_notify")
-    }
+    single = {name: found[name].text for name in found if name not in NO_PARAMETERS}
     if "host" in single:
         dsn.pop("hostaddr", None)  # libpq would prefer it to the host
     result = {**DEFAULTS, **dsn, **single}

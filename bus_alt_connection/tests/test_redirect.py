@@ -8,11 +8,6 @@ from odoo.addons.bus.models.bus import ImDispatch
 from odoo.addons.bus_alt_connection import keep, listener, pgtools, redirect, seams
 
 
-def pid_of(cr):
-    cr.execute("SELECT pg_backend_pid()")
-    return cr.fetchone()[0]
-
-
 @tagged("post_install", "-at_install")
 class TestRedirect(common.TransactionCase):
     def test_every_listener_of_the_table_is_there(self):
