@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import requests
 
+from tests.stack.users import AtOnce
 
-class Visitors:
+
+class Visitors(AtOnce):
     """A context in which so many people load the login page over and over.
 
     ``pages`` counts those they got, ``failed`` those they did not.
     """
 
     def __init__(self, url: str, number: int = 20):
+        super().__init__(number, self._visit)
         self._url = f"{url}/web/login"
         self.pages = 0
         self.failed = 0
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._visit) for _person in range(number)]
 
     def _visit(self):
         with requests.Session() as session:
@@ -40,13 +39,3 @@ class Visitors:
         before, begin = self.pages, time.monotonic()
         time.sleep(seconds)
         return (self.pages - before) / (time.monotonic() - begin)
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc_info):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(70)

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 
 import psycopg2
 
 from .odoo import Path
 
 
-class Users:
+class AtOnce:
+    """A context in which so many threads each run ``work`` until its end sets ``_stop``."""
+
+    def __init__(self, number: int, work: Callable[[], None]):
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=work) for _thread in range(number)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(70)
+
+
+class Users(AtOnce):
     """A context in which users query without a break; counts queries and failures.
 
     :param path: where they connect
@@ -26,14 +46,12 @@ class Users:
         number: int = 8,
         query: str = "SELECT count(*) FROM res_users",
     ):
+        super().__init__(number, self._query)
         self._asked = query
         self.done = 0
         self.errors: list[str] = []
         self._path = path
         self._database = database
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._query) for _user in range(number)]
 
     def _query(self):
         connection = self._connect()
@@ -63,13 +81,3 @@ class Users:
             except psycopg2.Error:
                 if self._stop.wait(0.1):
                     raise
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *exc_info):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
