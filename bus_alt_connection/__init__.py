@@ -3,16 +3,17 @@
 
 The parts, in the order of the story:
 
-* ``settings``: where is PostgreSQL? Reads and checks what the operator set.
-* ``parameters``, ``paths``: what libpq gets, for the normal path and for the direct one.
-* ``session``, ``direct``: connections with deadlines, and the one of a listener.
-* ``watch``: keeps a listener hearing; with ``probe``, ``payload``, ``catchup`` and ``state``.
-* ``listener``: what Odoo's loop waits on.
-* ``pgtools``: where ``pg_dump`` and its like connect.
-* ``seams``, ``redirect``: which functions of Odoo are concerned, and how they get all this.
-* ``ready``, ``check``, ``cli``: what the operator sees of it.
+* ``settings``, ``parameters``: where is PostgreSQL? Read, checked and merged once.
+* ``session``, ``direct``: connections with deadlines, and the one that listens; with ``addresses``
+  and ``waker``.
+* ``listener``: the thread that keeps one session per process hearing. What it does is decided
+  by ``retry``, ``proof`` (with ``probe``), ``catchup`` and ``state``, within ``times``.
+* ``inbox``: what Odoo's own loops wait on; with ``payload``.
+* ``seams``, ``hooks``: which functions of Odoo are concerned, and how they get all this; with
+  ``keep`` and ``ready``. Nothing above this line imports Odoo.
+* ``check``, ``cli``: the command ``buscheck``.
 
-Load it server-wide (``--load=base,web,bus_alt_connection``); no database needs it installed.
+Load it server-wide (``--load=web,bus_alt_connection``); no database needs it installed.
 """
 
 import logging
@@ -31,6 +32,21 @@ NOTHING_SET = (
 )
 
 
+def load_settings():
+    """Return the settings of this Odoo (``parameters.Settings``).
+
+    :raises settings.BadSetting: for the first that cannot work
+    """
+    import odoo
+
+    from . import parameters
+
+    def own(database):
+        return odoo.sql_db.connection_info_for(database)[1]
+
+    return parameters.load(os.environ, odoo.tools.config.options, own)
+
+
 def post_load() -> None:
     """Redirect Odoo's listeners; Odoo calls this once when it loads the addon server-wide.
 
@@ -39,19 +55,17 @@ def post_load() -> None:
     """
     import odoo
 
-    from . import parameters, paths, redirect, settings
+    from .settings import BadSetting
 
     try:
-        found = settings.read(os.environ, odoo.tools.config)
-        if settings.name_a_place(found):
-            settings.check_system_database(found, odoo.tools.config)
-            merged = parameters.merge(found, paths.normal("postgres"))
-            paths.check(merged, found)
-    except settings.BadSetting as error:
+        settings = load_settings()
+    except BadSetting as error:
         _logger.critical("%s", error)
         sys.exit(1)
-    if settings.name_a_place(found):
-        redirect.install(found)
+    if settings.names_postgresql:
+        from . import hooks
+
+        hooks.install(settings)
     elif not odoo.evented:
         # the gevent process of a prefork server would say it a second time
         _logger.warning(NOTHING_SET)

@@ -1,32 +1,65 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Catching up: what a listener is told once it hears again.
+"""Catching up: what a listening function of Odoo is told once it hears again.
 
-Odoo's own loops then look into the database for what came while nobody heard it. Nothing
-leaves this process.
+Odoo then looks into the database for what came while nobody heard. Nothing leaves this process.
 """
 
-import importlib
 import json
+import logging
 import random
-from typing import List, Mapping
+from collections import deque
+from typing import Iterable, List, Mapping, Optional, Tuple
 
-from . import seams
+import psycopg2
+
+_logger = logging.getLogger(__name__)
 
 # Each channel makes Odoo query for the websockets that are subscribed to it. A batch every
 # 0.1 s is 200 queries a second: thousands of websockets do not empty Odoo's pool.
 BATCH = 20
 PERIOD = 0.1  # seconds
-JITTER = 0.3  # seconds until the first batch, at most
+JITTER = 0.3  # seconds until the first batch, at most: other processes catch up too
+
+_warned: set = set()
 
 
-def batches(row: seams.Listener) -> List[List[str]]:
-    """Return the payloads that make this listener look at all that it serves."""
-    if row.subscriptions:
-        target = importlib.import_module(row.module)
-        for name in row.subscriptions.split("."):
-            target = getattr(target, name)
-        return in_batches(everybody(target))
-    return [databases()]
+class CatchUp:
+    """What is left to tell, some at a time. Decides only: the caller tells the time.
+
+    :param uniform: draws a number from a range
+    """
+
+    def __init__(self, uniform=random.uniform):
+        self._uniform, self._due = uniform, 0.0
+        self._left: deque = deque()
+
+    def plan(self, now: float, inboxes: Iterable) -> None:
+        """Tell these inboxes, and forget what was planned before.
+
+        An inbox that cannot say what it serves has still ``missed`` something.
+        """
+        self._left.clear()
+        for inbox in inboxes:
+            inbox.missed = False
+            try:
+                self._left += [(inbox, payloads) for payloads in inbox.everything()]
+            except psycopg2.Error as error:  # the databases could not be listed
+                inbox.missed = True
+                _logger.debug("%s: not caught up yet: %s", inbox.channel, error)
+            except Exception:
+                _logger.exception("%s: what was missed is not looked for", inbox.channel)
+        self._due = now + self._uniform(0, JITTER)
+
+    def take(self, now: float) -> Optional[Tuple[object, List[str]]]:
+        """Return the (inbox, payloads) that is due, if any."""
+        if not self._left or now < self._due:
+            return None
+        self._due = now + PERIOD
+        return self._left.popleft()
+
+    def next(self) -> float:
+        """Return when something will be due."""
+        return self._due if self._left else float("inf")
 
 
 def everybody(subscriptions: Mapping) -> list:
@@ -53,12 +86,15 @@ def everybody(subscriptions: Mapping) -> list:
 
 
 def in_batches(channels: list) -> List[List[str]]:
-    """Return notifications of the bus that name all these channels, in batches."""
-    return [[json.dumps(channels[i : i + BATCH])] for i in range(0, len(channels), BATCH)]
+    """Return notifications of the bus that name all these channels, in batches.
+
+    What JSON cannot write is left out, with one line in the log: no NOTIFY could name it either.
+    """
+    parts = (channels[i : i + BATCH] for i in range(0, len(channels), BATCH))
+    return [[json.dumps(part, default=_left_out)] for part in parts]
 
 
-def databases() -> List[str]:
-    """Return the databases whose jobs a cron worker looks after, as Odoo lists them."""
-    server = importlib.import_module("odoo.service.server")
-    # where Odoo has no such function, a cron worker looks at all whatever it is told
-    return list(getattr(server, "cron_database_list", list)())
+def _left_out(value: object) -> None:
+    if type(value) not in _warned:
+        _warned.add(type(value))
+        _logger.warning("imbus: a subscription is not told: JSON cannot write %r", value)

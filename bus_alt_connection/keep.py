@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Connections of the normal path to the system database, kept instead of closed.
+"""Pooled connections to the system database, kept instead of closed.
 
 Odoo sends each NOTIFY on a connection to the system database, which ``Cursor._close`` never
 gives back to the pool (14.0 to 19.0): every commit with a notification connects anew, and

@@ -1,105 +1,205 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""What a listening function of Odoo gets instead of a database connection.
+"""The listener: keeps the inboxes of this process filled, whatever happens to PostgreSQL.
 
-Odoo's own loop stays as it is. It says LISTEN, then waits on the inbox as it would on a
-connection; the watch fills it. So no loss of a session ever reaches Odoo's loop.
+* It opens one session straight to PostgreSQL, runs LISTEN for each channel that an inbox asks for,
+  and hands over what it hears.
+* A session that breaks is replaced: at once, then after pauses that double (``retry``).
+* Probes show whether it hears (``proof``); the log says so at each change (``state``).
+* Once it hears again and the pooled connection works, Odoo looks for what it missed (``catchup``).
+* While it is deaf but the pooled connection works, the bus looks every 10 to 15 s.
 """
 
-import re
+import logging
 import threading
-from typing import Callable, Dict, Iterable
+import time
+from typing import Optional, Tuple
 
-from psycopg2.extensions import Notify
+import psycopg2
 
-from .session import Waker
+from .addresses import NobodyThere
+from .catchup import CatchUp
+from .direct import Direct
+from .inbox import Inbox
+from .parameters import Settings
+from .probe import CHANNEL, Probe
+from .proof import SEND, Proof
+from .retry import Retry
+from .session import Server, one_line
+from .state import State
+from .times import Times
+from .waker import LONG, Stopped, Waker
+
+_logger = logging.getLogger(__name__)
+
+TIMES = Times()
+NOT_READABLE = "%s: ignored a notification that Odoo cannot read: it is not from Odoo"
 
 
-class Listener:
-    """Stands where Odoo expects what ``odoo.sql_db.db_connect`` returns.
+class Deaf(Exception):
+    """The session is there, but nothing is heard in it."""
 
-    :param watch: makes and starts the watch for an inbox and the statements to be run in
-        each session; what it returns has ``stop``
+
+class Listener(threading.Thread):
+    """One session for all inboxes of this process; ends with the last of them.
+
+    :param inbox: the first
     """
 
-    def __init__(self, watch: Callable):
-        self._watch = watch
+    def __init__(self, settings: Settings, inbox: Inbox, times: Times = TIMES):
+        super().__init__(name="bus_alt_connection.listener", daemon=True)
+        self.state = State(times)
+        self.heard = self.refused = 0  # notifications, and those that were kept from Odoo
+        self.tls: Optional[str] = None  # the protocol of the session
+        self._settings, self._times = settings, times
+        self._retry, self._proof, self._catch_up = Retry(times), Proof(times), CatchUp()
+        self._waker, self._lock = Waker(), threading.Lock()
+        self._inboxes: Tuple[Inbox, ...] = ()  # replaced as a whole
+        self._channels: Tuple[str, ...] = ()  # the session listens on
+        self._probe: Optional[Probe] = None  # on its way
+        self._met: Optional[Server] = None  # by the last probe
+        self._turn = 0  # which address comes first
+        self.add(inbox)
 
-    def cursor(self) -> "Cursor":
-        return Cursor(self._watch)
-
-
-class Cursor:
-    """Stands where Odoo's listening functions expect a cursor: all that they ask of one."""
-
-    def __init__(self, watch: Callable):
-        self._cnx = Inbox()
-        self._statements: list = []
-        self._start_watch = watch
-        self._watch = None
-
-    def execute(self, query: str, params=None) -> None:
-        """Keep the statement for every session that the watch will open.
-
-        :raises NotImplementedError: for a query whose answer Odoo would need now
-        """
-        if re.match(r"\s*(listen|set)\b", query, re.IGNORECASE) and not params:
-            self._statements.append(query)
-        elif "pg_is_in_recovery()" not in query:
-            raise NotImplementedError(f"bus_alt_connection: a listener of Odoo asks {query!r}")
-
-    def fetchone(self) -> tuple:
-        """Answer ``pg_is_in_recovery()``: the watch never stays on a standby."""
-        return (False,)
-
-    def commit(self) -> None:
-        if self._watch is None:
-            self._watch = self._start_watch(self._cnx, self._statements)
-            self._cnx.on_close = self._watch.stop
-
-    def rollback(self) -> None:
-        """Do nothing; a context manager's exit may call it."""
-
-    def close(self) -> None:
-        self._cnx.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self.close()
-
-
-class Inbox:
-    """Stands where Odoo's loops expect psycopg2's connection: to wait on, poll and empty."""
-
-    def __init__(self):
-        self.closed = 0
-        self.notifies: list = []
-        self.on_close = None
-        self._waker = Waker()
-        self._lock = threading.Lock()
-        # nobody needs the same message twice, and a cron worker may be busy for an hour
-        self._arrived: Dict[tuple, Notify] = {}
-
-    def deliver(self, channel: str, payloads: Iterable[str]) -> None:
-        """Let Odoo's loop wake and find these notifications; for the watch."""
+    def add(self, inbox: Inbox) -> bool:
+        """Fill this inbox too; return False where the listener has ended."""
         with self._lock:
-            for payload in payloads:
-                self._arrived.setdefault((channel, payload), Notify(0, channel, payload))
+            if self._waker.stopped:
+                return False
+            self._inboxes = (*self._inboxes, inbox)
+        inbox.on_close = self.remove
         self._waker.wake()
+        return True
 
-    def fileno(self) -> int:
-        return self._waker.fileno()
-
-    def poll(self) -> None:
-        self._waker.drain()
+    def remove(self, inbox: Inbox) -> None:
+        """Forget this inbox, and end soon if it was the last one; never blocks."""
         with self._lock:
-            self.notifies.extend(self._arrived.values())
-            self._arrived.clear()
+            self._inboxes = tuple(one for one in self._inboxes if one is not inbox)
+            if not self._inboxes:
+                self._waker.stop()
 
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = 1
-            if self.on_close:
-                self.on_close()
+    def run(self):
+        try:
+            while True:
+                due = self._attempt()
+                while time.monotonic() < due:
+                    self._tend()
+                    self._waker.wait(min(due, self._next()) - time.monotonic())
+        except Stopped:
             self._waker.close()
+
+    def _attempt(self) -> float:
+        """Listen until that fails, and return when the next attempt is due."""
+        self._tend()
+        self._retry.began(time.monotonic())
+        self.state.starting(", ".join(self._wanted()))
+        direct, place = self._settings.direct, ""
+        timeout = float(direct["connect_timeout"]) or LONG  # as libpq has it: 0 is no limit
+        try:
+            with Direct(direct, self._waker, timeout, self._turn, self._tend) as session:
+                place, self.tls = session.place, session.tls
+                self._listen(session)
+        except Stopped:
+            raise
+        except Exception as error:
+            lost = error
+            # an error of ours must not leave anybody deaf for good
+            if not isinstance(error, (psycopg2.Error, OSError, Deaf)):
+                _logger.exception("%s: unexpected error, trying again", self.state.channels)
+        if not place or isinstance(lost, Deaf):
+            self._turn += 1  # another address may be the primary
+        self._lost(lost, place)
+        return self._retry.failed(time.monotonic(), isinstance(lost, NobodyThere))
+
+    def _lost(self, error: Exception, place: str) -> None:
+        now = time.monotonic()
+        if self._channels:
+            self._channels, self._probe = (), None
+        for inbox in self._inboxes:
+            inbox.missed = True
+        # only the bus has something to do while it is deaf
+        self._proof.lost(now, any(inbox.bus for inbox in self._inboxes))
+        reason = one_line(error)
+        self.state.deaf(now, reason if place in reason else f"{place}: {reason}")
+
+    # --- listening ----------------------------------------------------------------
+
+    def _listen(self, session: Direct) -> None:
+        """LISTEN, and hand over what is heard, until the session fails.
+
+        :raises Deaf: where a probe is not heard
+        :raises psycopg2.Error: where the session breaks
+        """
+        while True:
+            wanted = self._wanted()
+            if self._channels != wanted:
+                session.listen([CHANNEL, *wanted])
+                now = time.monotonic()
+                self._retry.listening(now)
+                self._proof.listening(now)
+                self._channels, self._probe = wanted, None
+                self.state.starting(", ".join(wanted))
+            self._tend(session)
+            heard = session.wait(self._next() - time.monotonic())
+            if heard:
+                self._hear(session, heard)
+
+    def _wanted(self) -> Tuple[str, ...]:
+        return tuple(sorted({inbox.channel for inbox in self._inboxes}))
+
+    def _hear(self, session: Direct, heard: list) -> None:
+        now = time.monotonic()
+        took = self._proof.heard(now, [one.payload for one in heard if one.channel == CHANNEL])
+        if self._proof.proven:
+            self.state.listening(now, session.where(), took)
+        refused = 0
+        for inbox in self._inboxes:
+            payloads = [one.payload for one in heard if one.channel == inbox.channel]
+            refused = max(refused, inbox.deliver(payloads))
+            if refused and not self.refused:
+                _logger.warning(NOT_READABLE, inbox.channel)
+        self.heard += sum(one.channel != CHANNEL for one in heard)
+        self.refused += refused
+
+    # --- proving and catching up, while listening and while deaf --------------------
+
+    def _tend(self, session: Optional[Direct] = None) -> None:
+        """Do what is due.
+
+        :param session: the one that listens, or None while there is none
+        :raises Deaf: where a probe was not heard
+        """
+        now = time.monotonic()
+        self.state.remind(now)
+        if self._probe and self._probe.finished:
+            self._look_at_probe(now, session)
+        todo = self._proof.todo(now)
+        if todo == SEND:
+            self._probe = Probe(self._settings.pooled, self._waker.wake)
+            self._proof.sending(now, self._probe.payload)
+        elif todo:
+            raise Deaf(session.why_not_heard(self._met, self._times.heard_within))
+        due = self._catch_up.take(now)
+        if due:
+            inbox, payloads = due
+            inbox.deliver(payloads)
+
+    def _look_at_probe(self, now: float, session: Optional[Direct]) -> None:
+        probe, self._probe = self._probe, None
+        missed = [inbox for inbox in self._inboxes if (inbox.missed if session else inbox.bus)]
+        if probe.error:
+            if session:
+                self.state.unknown(session.where(), one_line(probe.error))
+            self._proof.not_sent(now, bool(session and missed))
+            return
+        self._met = probe.met
+        self._proof.sent(now)
+        # now that the pooled connection works, Odoo's loops can use it
+        if missed:
+            self._catch_up.plan(now, missed)
+            for inbox in missed:
+                # between this look and the next LISTEN there may be more
+                inbox.missed = inbox.missed or not session
+
+    def _next(self) -> float:
+        """Return the time at which ``_tend`` has something to do again."""
+        return min(self.state.reminder, self._proof.next(), self._catch_up.next())

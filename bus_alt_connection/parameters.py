@@ -1,14 +1,16 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""libpq's parameters for a connection straight to PostgreSQL, put together from the settings."""
+"""What the operator set, merged once with Odoo's own settings into what everything else gets."""
 
-from typing import Dict, Mapping
+import os
+import re
+from typing import Callable, Dict, Mapping, NamedTuple, Optional
 
-from psycopg2.extensions import parse_dsn
+import psycopg2
 
-from .settings import BadSetting, Value
+from .settings import DB, KEEP, NAME, SWITCH, Value, read
 
-# settings that are not one parameter of libpq
-NO_PARAMETERS = ("dsn", "name", "keep_notify")
+NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
+SUFFIX = "-listener"
 
 # seconds and counts: a dead peer is found after 10 + 3 * 5 = 25 s
 DEFAULTS = {
@@ -19,41 +21,112 @@ DEFAULTS = {
     "keepalives_count": "3",
 }
 
+# what has no environment variable ("34.15. Environment Variables" of the libpq documentation), and
+# what the tools have of their own: the database as an argument, a name
+NO_VARIABLE = re.compile(
+    r"keepalives.*|tcp_user_timeout|sslpassword|dbname|(fallback_)?application_name"
+)
 
-def merge(found: Mapping[str, Value], odoo: Mapping[str, str]) -> Dict[str, str]:
-    """Return libpq's parameters for a listening connection.
 
-    A single setting beats the DSN's part of the same name; what neither sets comes from
-    Odoo, except beside ``service=``, whose file would otherwise never count.
+class Settings(NamedTuple):
+    """All that the addon knows of the set-up; parameters are libpq's."""
 
-    :param found: what ``read`` returned
-    :param odoo: the parameters of Odoo's own connections (``odoo.sql_db.connection_info_for``)
-    :raises BadSetting: where the numbers of hosts and ports do not fit
+    given: Mapping[str, Value]  # by its name in odoo.conf
+    database: str  # the system database: Odoo's LISTEN and NOTIFY happen there
+    direct: Mapping[str, str]  # parameters of the listener
+    pooled: Mapping[str, str]  # parameters of Odoo's own connections to the system database
+    tools: Mapping[str, Optional[str]]  # environment of pg_dump and its like; None: taken away
+    keep_notify: bool
+
+    @property
+    def names_postgresql(self) -> bool:
+        """Whether anything is set that says where PostgreSQL is."""
+        return any(option.startswith(DB) for option in self.given)
+
+
+def load(
+    environ: Mapping[str, str], options: Mapping, own: Callable[[str], Mapping[str, object]]
+) -> Settings:
+    """Return the settings, read, checked and merged.
+
+    :param environ: the environment
+    :param options: Odoo's configuration
+    :param own: returns the parameters of Odoo's own connections to a database
+    :raises BadSetting: for the first that cannot work
     """
-    dsn = parse_dsn(found["dsn"].text) if "dsn" in found else {}
-    single = {name: found[name].text for name in found if name not in NO_PARAMETERS}
-    if "host" in single:
-        dsn.pop("hostaddr", None)  # libpq would prefer it to the host
-    result = {**DEFAULTS, **dsn, **single}
-    for name in ("host", "port", "user", "password", "sslmode"):
-        if name not in result and odoo.get(name) and "service" not in dsn:
-            result[name] = str(odoo[name])
-    result["dbname"] = odoo["database"]
-    if "hostaddr" in dsn and "host" not in dsn:
-        result.pop("host", None)  # the pooler's name does not belong to this address
-    _check_numbers(found, result)
+    given = read(environ, options)
+    database = _system_database(given, options)
+    pooled = {name: str(value) for name, value in own(database).items() if value}
+    pooled["dbname"] = pooled.pop("database", database)
+    name = pooled.get("application_name", "odoo-{pid}").replace(str(os.getpid()), "{pid}")
+    pooled["application_name"] = name
+    direct = _direct(given, pooled)
+    _check_with_libpq(given, direct)
+    keep = SWITCH[given[KEEP].text.lower()] if KEEP in given else True
+    return Settings(given, database, direct, pooled, _tools(direct), keep)
+
+
+def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
+    name, own = given.get(NAME), options.get("db_system")
+    if name and own and own != name.text:
+        # Odoo would NOTIFY in one and LISTEN in the other
+        raise name.bad(f"the same as db_system, which is {own!r}")
+    return name.text if name else own or "postgres"
+
+
+def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, str]:
+    """Return the parameters of the listener; what is not set comes from Odoo.
+
+    But for ``service``, whose file would otherwise never count.
+    """
+    own = {
+        value.keyword: value.text
+        for option, value in given.items()
+        if option.startswith(DB) and option != NAME
+    }
+    name = pooled["application_name"]
+    result = {**DEFAULTS, "application_name": name[: NAMEDATALEN - 1 - len(SUFFIX)] + SUFFIX, **own}
+    if "service" not in own:
+        inherited = {"host", "port", "user", "password", "sslmode"}
+        if "hostaddr" in own:
+            inherited.remove("host")  # the pooler's name does not belong to this address
+        if "passfile" in own:
+            inherited.remove("password")
+        result = {**{k: pooled[k] for k in inherited & pooled.keys()}, **result}
+    if "," in result.get("hostaddr", result.get("host", "")):
+        result.setdefault("target_session_attrs", "read-write")  # only a primary takes LISTEN
+    return {**result, "dbname": pooled["dbname"]}
+
+
+def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> None:
+    """Let libpq itself look at the parameters, without connecting anywhere.
+
+    libpq checks its options before it connects, so with socket folders that do not exist only
+    a bad option gives a line that does not name the folder.
+
+    :raises BadSetting: where libpq refuses an option
+    """
+    nowhere = "/bus_alt_connection/no/such/folder"
+    dry = {key: value for key, value in direct.items() if key != "hostaddr"}
+    number = len((direct.get("hostaddr") or direct.get("host", "")).split(","))
+    try:
+        psycopg2.connect(**{**dry, "host": ",".join([nowhere] * number)})
+    except psycopg2.Error as error:
+        bad = re.search(r"invalid .*" if nowhere in str(error) else ".+", str(error))
+        if bad:
+            named = (value for value in given.values() if re.search(rf"\b{value.keyword}", bad[0]))
+            value = next(named, Value(DB + "*", "", "odoo.conf and Odoo's own db_* settings"))
+            raise value.bad(f"what libpq takes ({bad[0]})") from None
+
+
+def _tools(direct: Mapping[str, str]) -> Dict[str, Optional[str]]:
+    """Return what pg_dump, pg_restore and psql get, where Odoo's own environment differs."""
+    # what Odoo put there leads to the pooler; a service file may leave the port out
+    result: Dict[str, Optional[str]] = {"PGHOST": None, "PGHOSTADDR": None}
+    if "service" in direct:
+        result["PGPORT"] = None
+    for keyword, value in direct.items():
+        if not NO_VARIABLE.fullmatch(keyword):
+            short = keyword if keyword == "connect_timeout" else keyword.replace("_", "")
+            result["PG" + short.upper()] = value
     return result
-
-
-def _check_numbers(found: Mapping[str, Value], result: Mapping[str, str]) -> None:
-    hosts = str(result.get("hostaddr") or result.get("host", "")).split(",")
-    ports = result.get("port", "").split(",")
-    if len(ports) > 1 and len(ports) != len(hosts):
-        name = "port" if "port" in found else "dsn"
-        value = found.get(name) or Value(result["port"], "db_port of Odoo")
-        raise BadSetting(
-            name,
-            value,
-            "one port, or one per host",
-            f"{len(ports)} ports ({result['port']}) for {len(hosts)} hosts ({','.join(hosts)})",
-        )

@@ -1,56 +1,45 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""A probe: a small NOTIFY on the normal path, to be heard on the direct one."""
+"""A probe: a small NOTIFY on the pooled connection, to be heard on the direct one."""
 
+import secrets
 import threading
-import time
 from typing import Callable, Mapping, Optional
 
 import psycopg2
 
-from . import payload, session
+from .session import Server, Session
+from .waker import Waker
 
+CHANNEL = "bus_alt_connection"
 TIMEOUT = 10.0  # seconds, of connecting and of the NOTIFY
+
+# pg_notify is what NOTIFY calls; the rest tells who took it
+NOTIFY = "SELECT current_database(), pg_postmaster_start_time()::text FROM pg_notify('{}', '{}')"
 
 
 class Probe(threading.Thread):
     """One probe, sent as soon as it is made; its attributes tell how far it is.
 
-    :param path: libpq's parameters of the normal path
-    :param channel: of the NOTIFY
+    :param parameters: libpq's, of the pooled connection
     :param done: called at the end, from the probe's own thread
     """
 
-    def __init__(self, path: Mapping[str, str], channel: str, done: Callable[[], None]):
-        super().__init__(name=f"bus_alt_connection.probe.{channel}", daemon=True)
-        self.payload = payload.probe()
-        self.begun: Optional[float] = None  # monotonic seconds, as the next
-        self.sent: Optional[float] = None
+    def __init__(self, parameters: Mapping[str, str], done: Callable[[], None]):
+        super().__init__(name="bus_alt_connection.probe", daemon=True)
+        self.payload = secrets.token_hex(8)
+        self.finished = False
+        self.met: Optional[Server] = None  # who took it
         self.error: Optional[Exception] = None
-        self.heard = False
-        self._path = path
-        self._channel = channel
-        self._done = done
+        self._parameters, self._done = parameters, done
         self.start()
 
     def run(self):
-        waker = session.Waker()
+        waker = Waker()
         try:
-            self._send(waker)
-            self.sent = time.monotonic()
+            with Session(self._parameters, waker, TIMEOUT) as session:
+                self.met = Server(*session.run(NOTIFY.format(CHANNEL, self.payload)))
         except (psycopg2.Error, OSError) as error:
             self.error = error
-        finally:
-            waker.close()
-            self._done()
-
-    def _send(self, waker: session.Waker) -> None:
-        error = None
-        for place in session.places(self._path):
-            try:
-                with session.Session(place, waker, TIMEOUT) as normal:
-                    self.begun = time.monotonic()
-                    normal.run(f"NOTIFY {self._channel}, '{self.payload}'")
-                return
-            except psycopg2.Error as failure:
-                error = failure
-        raise error
+        waker.close()
+        self.finished = True
+        self._done()

@@ -1,87 +1,91 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""The state of a listener, and its line in the log at each change.
+"""The state of a process's listener, and its line in the log at each change.
 
-========== ==================================================== =======
-state      meaning                                              line
-========== ==================================================== =======
-starting   not yet known                                        none
-listening  a notification sent on the normal path was heard     INFO
-unknown    it listens, but the normal path took no notification WARNING
-deaf       notifications are not heard                          ERROR
-========== ==================================================== =======
+========== ====================================================== =======
+state      meaning                                                line
+========== ====================================================== =======
+starting   not yet known                                          none
+listening  a NOTIFY on the pooled connection was heard            INFO
+unknown    it listens, but the pooled connection took no NOTIFY   WARNING
+deaf       notifications are not heard                            ERROR
+========== ====================================================== =======
+
+Three losses may be said at once, then one a minute; of one that was not said there is a line once
+it has lasted a minute.
 """
 
 import logging
-import time
 from typing import Optional
+
+from .times import Times
 
 _logger = logging.getLogger(__name__)
 
 STARTING, LISTENING, UNKNOWN, DEAF = "starting", "listening", "unknown", "deaf"
+NEVER = float("inf")
 
-REMINDER = 60.0  # seconds between two lines about the same loss
+NOT_KNOWN = (
+    "%s: unknown whether notifications arrive: listening at %s, but the pooled connection"
+    " (Odoo's db_host and db_port) took no NOTIFY: %s"
+)
 
 
 class State:
-    """What is known of one listener; all times are monotonic seconds."""
+    """What is known of one listener; the caller tells the time (monotonic seconds)."""
 
-    def __init__(self, channel: str):
-        self.channel = channel
+    def __init__(self, times: Times):
+        self._times = times
         self.name = STARTING
-        self.reason = ""
-        self.where = ""
-        self.proven: Optional[float] = None  # when something was heard last
+        self.channels = ""  # on which it has to listen, as the log names them
+        self.where = self.reason = ""  # the session; why notifications may not arrive
+        self.proven: Optional[float] = None  # when something proved that they do
+        self.reminder = NEVER  # when there is something to say again
         self._deaf_since: Optional[float] = None
-        self.reminder = float("inf")  # when the loss is to be said again
+        self._said = True  # there is a line about the loss
+        self._next_line = -NEVER  # when there may be a line about the next loss
 
-    def listening(self, where: str, round_trip: Optional[float]) -> None:
-        """The listener has heard something; at first the probe of its own, after so many s."""
-        self.proven = time.monotonic()
-        self.where = where
+    def starting(self, channels: str) -> None:
+        """It has to listen on these channels, which nothing has proven yet."""
+        self.channels = channels
+        self.name = STARTING if self.name == LISTENING else self.name
+
+    def listening(self, now: float, where: str, round_trip: Optional[float]) -> None:
+        """Notifications arrive; a probe of its own proved it within so many seconds."""
+        self.where, self.proven = where, now
         if self.name == LISTENING:
             return
-        back = "listening"
+        text = "listening"
         if self._deaf_since is not None:
-            back = f"back after {self.proven - self._deaf_since:.1f} s, listening"
-        _logger.info(
-            "%s: %s at %s, heard after %.0f ms", self.channel, back, where, 1000 * (round_trip or 0)
-        )
-        self.name, self.reason, self._deaf_since = LISTENING, "", None
-        self.reminder = float("inf")
+            text = f"back after {now - self._deaf_since:.1f} s, listening"
+        if self._said:
+            took = 1000 * (round_trip or 0)
+            _logger.info("%s: %s at %s, heard after %.0f ms", self.channels, text, where, took)
+        self.name, self.reason, self.reminder = LISTENING, "", NEVER
+        self._deaf_since, self._said = None, True
 
     def unknown(self, where: str, reason: str) -> None:
         """The listener listens, but nobody can tell whether it would hear."""
         self.where, self.reason = where, reason
-        if self.name == UNKNOWN:
-            return
-        self.name, self.reminder = UNKNOWN, float("inf")
-        _logger.warning(
-            "%s: unknown whether notifications arrive: listening at %s, but Odoo's own db_host"
-            " and db_port took no NOTIFY: %s",
-            self.channel,
-            where,
-            reason,
-        )
+        if self.name != UNKNOWN and self._said:
+            _logger.warning(NOT_KNOWN, self.channels, where, reason)
+        self.name, self.reminder = UNKNOWN, NEVER
 
-    def deaf(self, reason: str) -> None:
+    def deaf(self, now: float, reason: str) -> None:
         """Notifications do not arrive: said once, then each minute until they do."""
-        now = time.monotonic()
         self.reason = reason
         if self._deaf_since is None:
-            self._deaf_since = now
+            self._deaf_since, self._said = now, now >= self._next_line
+            if self._said:
+                minute = self._times.reminder
+                self._next_line = max(self._next_line, now - 2 * minute) + minute
+                _logger.error("%s: deaf: %s. Trying again until it hears.", self.channels, reason)
         if self.name != DEAF:
-            self.name, self.reminder = DEAF, now + REMINDER
-            _logger.error("%s: deaf: %s. Trying again until it hears.", self.channel, reason)
+            self.reminder = now + self._times.reminder
+        self.name = DEAF
 
-    def deaf_for(self) -> float:
-        """Return for how many seconds nothing has been heard."""
-        return 0.0 if self._deaf_since is None else time.monotonic() - self._deaf_since
-
-    def remind(self) -> None:
+    def remind(self, now: float) -> None:
         """Say again, once a minute, that nothing is heard."""
-        now = time.monotonic()
         if now >= self.reminder:
-            self.reminder = now + REMINDER
-            _logger.warning(
-                "%s: still deaf after %.0f s: %s", self.channel, now - self._deaf_since, self.reason
-            )
+            self.reminder, self._said = now + self._times.reminder, True
+            seconds = now - self._deaf_since
+            _logger.warning("%s: still deaf after %.0f s: %s", self.channels, seconds, self.reason)

@@ -4,7 +4,7 @@
 * ``bus_alt_connection/README.rst`` and ``static/description/index.html`` (the page on Odoo Apps),
   from the fragments in ``bus_alt_connection/readme/`` and the same table.
 
-``tests/test_docs.py`` fails where a file differs from what this would write.
+``tests/odoo/test_docs.py`` fails where a file differs from what this would write.
 """
 
 from __future__ import annotations
@@ -35,22 +35,26 @@ def settings_table() -> str:
     lines = [
         ".. list-table::",
         "   :header-rows: 1",
-        "   :widths: 24 30 32 14",
+        "   :widths: 26 30 30 14",
         "",
         "   * - odoo.conf",
         "     - environment, also with ``ODOO_`` before it",
-        "     - what it is; what it may be",
+        "     - what it is",
         "     - where it is not set",
     ]
-    for setting in settings.SETTINGS:
-        option = settings.OPTIONS[setting.name]
-        named = setting.default.startswith("db_") or setting.default in ("postgres", "True")
+    for option, (meaning, default) in settings.MEANINGS.items():
         lines += [
             f"   * - ``{option}``",
             f"     - ``{option.upper()}``",
-            f"     - {setting.meaning}; {setting.allowed}",
-            f"     - {'``' + setting.default + '``' if named else setting.default}",
+            f"     - {meaning}",
+            f"     - ``{default}``",
         ]
+    lines += [
+        f"   * - ``{settings.DB}<any keyword of libpq>``",
+        f"     - ``{settings.DB.upper()}<KEYWORD>``",
+        "     - what else libpq knows: ``sslrootcert``, ``service``, ``keepalives_idle``, …",
+        "     - libpq's default; 10 s to connect, keepalives after 10 s",
+    ]
     return "\n".join(lines) + "\n"
 
 

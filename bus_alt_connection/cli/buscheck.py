@@ -3,7 +3,6 @@
 
 import argparse
 import json
-import os
 import sys
 
 import odoo
@@ -11,12 +10,12 @@ from odoo.cli import Command
 
 
 class Buscheck(Command):
-    """Check that notifications will arrive: both paths to PostgreSQL, and that they meet"""
+    """Check that notifications will arrive: start the listener, and send it one"""
 
     name = "buscheck"
 
     def run(self, args):
-        """Print what is checked and end with 0 (all well), 1 (broken) or 2 (bad settings)."""
+        """Print what is found and end with 0 (all well), 1 (broken) or 2 (bad settings)."""
         parser = argparse.ArgumentParser(
             prog="odoo-bin buscheck", description=self.__doc__, epilog="Odoo's own options follow."
         )
@@ -27,17 +26,18 @@ class Buscheck(Command):
 
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection import check, settings
+        from odoo.addons.bus_alt_connection import check, hooks, load_settings
+        from odoo.addons.bus_alt_connection.settings import BadSetting
 
         try:
-            report = check.run(os.environ, odoo.tools.config)
-        except settings.BadSetting as error:
-            answer = {"ok": False, "error": str(error)}
+            settings = load_settings()
+        except BadSetting as error:
+            answer = {"ok": False, "verdict": str(error)}
             sys.stdout.write((json.dumps(answer) if known.json else f"✗ {error}") + "\n")
             sys.exit(2)
-        if known.json:
-            text = json.dumps(report.as_dict(), indent=2)
-        else:
-            text = report.as_text(colour=sys.stdout.isatty())
+        findings = [check.Finding(check.BAD, text) for text in hooks.what_is_wrong()]
+        findings += check.run(settings, hooks.direct_connections())
+        answer = check.answer(settings, findings)
+        text = json.dumps(answer, indent=2) if known.json else check.as_text(answer)
         sys.stdout.write(text + "\n")
-        sys.exit(0 if report.ok else 1)
+        sys.exit(0 if answer["ok"] else 1)

@@ -13,21 +13,18 @@ from .postgres import Postgres
 from .process import run_folder
 
 
-class Deployment:
-    """One PostgreSQL with a prepared database, one PgBouncer, and a role for Odoo.
+class Servers:
+    """One PostgreSQL, one PgBouncer in transaction mode, and a role for Odoo.
 
     ``pooled`` and ``straight`` are the two ways to the server.
     """
 
     def __init__(
-        self, folder: pathlib.Path, modules: str = "bus", wire=None, options: dict | None = None
+        self, folder: pathlib.Path, data: pathlib.Path | None = None, wire=None, options=None
     ):
         self.folder = folder
-        self.data = prepared(modules)
         self.password = secrets.token_hex(16)
-        self.postgres = Postgres(
-            folder / "postgres", self.data / "pgdata", wire=wire, options=options
-        )
+        self.postgres = Postgres(folder / "postgres", data, wire=wire, options=options)
         self.pgbouncer = PgBouncer(
             folder / "pgbouncer",
             self.postgres,
@@ -39,8 +36,6 @@ class Deployment:
     def start(self):
         self.postgres.start()
         self.postgres.create_role(ROLE, self.password)
-        # nobody may use the template while it is copied
-        self.postgres.execute(f'ALTER DATABASE "{DATABASE}" ALLOW_CONNECTIONS false')
         self.pgbouncer.start()
         return self
 
@@ -55,6 +50,22 @@ class Deployment:
             "imdispatcher_db_host": self.straight.host,
             "imdispatcher_db_port": self.straight.port,
         }
+
+
+class Deployment(Servers):
+    """Servers with a prepared database of Odoo's."""
+
+    def __init__(
+        self, folder: pathlib.Path, modules: str = "bus", wire=None, options: dict | None = None
+    ):
+        self.data = prepared(modules)
+        super().__init__(folder, self.data / "pgdata", wire, options)
+
+    def start(self):
+        super().start()
+        # nobody may use the template while it is copied
+        self.postgres.execute(f'ALTER DATABASE "{DATABASE}" ALLOW_CONNECTIONS false')
+        return self
 
     @contextlib.contextmanager
     def odoo(self, db: Path | None = None, start: bool = True, **options):

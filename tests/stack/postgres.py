@@ -84,7 +84,18 @@ class Postgres:
                 *("-h", primary.folder, "-p", primary.port, "-U", "postgres"),
             )
         else:
-            self.run_tool("initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-E", "UTF8")
+            self.run_tool(
+                "initdb",
+                "-D",
+                self.data,
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "--no-sync",
+                "-E",
+                "UTF8",
+            )
         (self.data / "pg_hba.conf").write_text(ACCESS)
 
     def run_tool(self, name: str, *args):
@@ -154,5 +165,5 @@ class Postgres:
         """Return (pid, application_name, client_port) of the backends that the addon opened."""
         return self.execute(
             "SELECT pid, application_name, client_port FROM pg_stat_activity"
-            " WHERE application_name ~ '-(imbus|cron_trigger)$' ORDER BY pid"
+            " WHERE application_name LIKE '%-listener' ORDER BY pid"
         )

@@ -25,6 +25,7 @@ class Relay:
         self._pairs: list[tuple] = []
         self._forgotten: set = set()
         self._server = None
+        self._hanging = False
         self.open()
 
     def open(self):
@@ -53,6 +54,15 @@ class Relay:
         """Pass nothing on any more in the connections that are open, without a sign."""
         self._forgotten.update(self._pairs)
 
+    def hang(self):
+        """Take connections, but pass nothing on in any, without a sign, until ``resume``."""
+        self._hanging = True
+        self.forget()
+
+    def resume(self):
+        """Pass on what comes in new connections again."""
+        self._hanging = False
+
     def _end(self):
         pairs, self._pairs = self._pairs, []
         for end in (end for pair in pairs for end in pair):
@@ -68,6 +78,8 @@ class Relay:
                     client.close()
                     continue
                 self._pairs.append(pair)
+                if self._hanging:
+                    self._forgotten.add(pair)
                 threading.Thread(target=self._pass_on, args=[pair], daemon=True).start()
 
     def _pass_on(self, pair: tuple):

@@ -3,11 +3,11 @@
 import contextlib
 import time
 
-from .stack.client import BusClient
-from .stack.odoo import ROLE, Odoo, Sender
-from .stack.pgbouncer import PgBouncer
-from .stack.process import wait_until
-from .stack.users import Users
+from ..stack.client import BusClient
+from ..stack.odoo import ROLE, Odoo, Sender
+from ..stack.pgbouncer import PgBouncer
+from ..stack.process import wait_until
+from ..stack.users import Users
 
 # what each may have in all, and for one database: the rest is for the system database,
 # where a NOTIFY must not wait for a free place

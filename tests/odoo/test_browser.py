@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from .stack import series
-from .stack.deployment import deployment as running_deployment
-from .stack.odoo import ROLE
+from ..stack import series
+from ..stack.deployment import deployment as running_deployment
+from ..stack.odoo import ROLE
 
 if series.NUMBER != 19:
     pytest.skip("the browser is tried with Odoo 19.0", allow_module_level=True)
 
-from .stack.browser import chromium
-from .stack.nginx import Nginx
+from ..stack.browser import chromium
+from ..stack.nginx import Nginx
 
 LIVE = 20.0  # seconds; most messages take a fraction of one
 AFTER_KILL = 20.0

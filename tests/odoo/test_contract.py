@@ -9,7 +9,7 @@ import pytest
 
 from bus_alt_connection.seams import CRON_THREAD, LIST_DATABASES, LISTENERS, PG_TOOLS
 
-from .stack import series
+from ..stack import series
 
 REPLACED = [row for row in (*PG_TOOLS, LIST_DATABASES, CRON_THREAD) if row.first <= series.NUMBER]
 NAMES = sorted({row.name for row in LISTENERS if row.first <= series.NUMBER})

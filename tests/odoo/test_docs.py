@@ -14,10 +14,10 @@ import pytest
 
 from bus_alt_connection import settings
 
-from .stack import series
-from .stack.guide import CHECKOUT, PAGES, Block, blocks
-from .stack.pgbouncer import PgBouncer
-from .stack.postgres import server_environ
+from ..stack import series
+from ..stack.guide import CHECKOUT, PAGES, Block, blocks
+from ..stack.pgbouncer import PgBouncer
+from ..stack.postgres import server_environ
 
 if series.NUMBER != 19:
     pytest.skip("the documentation is tried with Odoo 19.0", allow_module_level=True)
@@ -28,24 +28,24 @@ DOCUMENTS = [*PAGES, CHECKOUT / "CONTRIBUTING.rst", CHECKOUT / "SECURITY.rst"]
 COMMANDS = {
     "./run demo": ".ci/run",
     "./run test": ".ci/run",
-    "./run test --odoo /path/to/odoo tests/test_contract.py": "tests/test_contract.py",
-    "PYTHON=python3.12 ./run test --odoo /path/to/odoo": "tests/test_contract.py",
+    "./run test --odoo /path/to/odoo tests/odoo/test_contract.py": "tests/odoo/test_contract.py",
+    "PYTHON=python3.12 ./run test --odoo /path/to/odoo": "tests/odoo/test_contract.py",
     "docker compose up": ".pre-commit-config.yaml",  # its schema; no Docker in the tests
-    "pip wheel --no-deps --wheel-dir dist .": "tests/test_packaging.py",
-    "pip install dist/odoo_addon_bus_alt_connection-*.whl": "tests/test_packaging.py",
+    "pip wheel --no-deps --wheel-dir dist .": "tests/odoo/test_packaging.py",
+    "pip install dist/odoo_addon_bus_alt_connection-*.whl": "tests/odoo/test_packaging.py",
     "odoo-bin --addons-path=/path/to/odoo/addons,/path/to/addons buscheck -c odoo.conf": (
-        "tests/test_buscheck.py"
+        "tests/odoo/test_buscheck.py"
     ),
-    "ODOO_RC=/etc/odoo/odoo.conf odoo-bin buscheck": "tests/test_packaging.py",
-    "curl http://127.0.0.1:8072/bus_alt_connection/ready": "tests/test_ready.py",
+    "ODOO_RC=/etc/odoo/odoo.conf odoo-bin buscheck": "tests/odoo/test_packaging.py",
+    "curl http://127.0.0.1:8072/bus_alt_connection/ready": "tests/odoo/test_ready.py",
     "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
-        "tests/test_database_manager.py"
+        "tests/odoo/test_database_manager.py"
     ),
     "sudo apt-get install pgbouncer": "run",  # downloads the same package
     "sudo systemctl daemon-reload": "",
     "sudo systemctl restart pgbouncer odoo": "",
     "sudo -u odoo odoo --addons-path=/usr/lib/python3/dist-packages/odoo/addons,/opt/addons"
-    " buscheck -c /etc/odoo/odoo.conf": "tests/test_buscheck.py",
+    " buscheck -c /etc/odoo/odoo.conf": "tests/odoo/test_buscheck.py",
 }
 
 
@@ -78,11 +78,10 @@ def ini(text, deployment, folder):
 
 
 def odoo_conf(options: dict):
-    known = set(settings.OPTIONS.values())
-    ours = {name for name in options if name.startswith("imdispatcher_")}
-    assert ours <= known
-    found = settings.read({}, options)
-    assert len(found) == len(ours)
+    ours = {name for name in options if name.startswith(settings.PREFIX)}
+    for name in ours - settings.MEANINGS.keys():
+        assert name.startswith(settings.DB) and settings.is_keyword(name[len(settings.DB) :])
+    assert settings.read({}, options).keys() == ours
 
 
 def pgbouncer_ini(text, deployment, folder):

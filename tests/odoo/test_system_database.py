@@ -6,9 +6,9 @@ A server with db_name looks into postgres before it loads any addon, so these ha
 import pytest
 import requests
 
-from .stack import manager, series
-from .stack.deployment import deployment as running_deployment
-from .stack.process import accepts
+from ..stack import manager, series
+from ..stack.deployment import deployment as running_deployment
+from ..stack.process import accepts
 from .test_cron import LATE, starts
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from .stack.odoo import CHECKOUT
+from ..stack.odoo import CHECKOUT
 
 
 def test_addons_own_tests(deployment):

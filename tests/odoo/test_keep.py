@@ -6,9 +6,9 @@ import re
 import psutil
 import pytest
 
-from .stack import manager
-from .stack.odoo import ROLE, Sender, connections_of
-from .stack.process import wait_until
+from ..stack import manager
+from ..stack.odoo import ROLE, Sender, connections_of
+from ..stack.process import wait_until
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from .stack.odoo import CHECKOUT
-from .stack.process import CACHE
+from ..stack.odoo import CHECKOUT
+from ..stack.process import CACHE
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import contextlib
 import psutil
 import pytest
 
-from .stack import series
-from .stack.client import BusClient
-from .stack.process import wait_until
+from ..stack import series
+from ..stack.client import BusClient
+from ..stack.process import wait_until
 
 DEBUG = {"log_level": "debug_sql", "log_handler": ":DEBUG"}
 
@@ -25,8 +25,8 @@ def test_passwords_stay_secret(deployment, good):
         deployment.postgres.create_role("listener", secret, "")
     options = {
         **DEBUG,
-        "imdispatcher_db_dsn": f"postgresql://someone:hush-from-dsn@{deployment.straight.host}",
-        "imdispatcher_db_port": deployment.straight.port,
+        **deployment.direct,
+        "imdispatcher_db_sslpassword": "hush-of-a-key",
         "imdispatcher_db_user": "listener" if good else "odoo",
     }
     environ = {"IMDISPATCHER_DB_PASSWORD": secret}
@@ -34,15 +34,18 @@ def test_passwords_stay_secret(deployment, good):
         said = "imbus: listening at" if good else "password authentication failed"
         wait_until(lambda: said in odoo.log(), said)
         shown = odoo.log() + "\n".join(command_lines())
+        done = odoo.buscheck()
+        shown += done.stdout + done.stderr
     shown += odoo.log()
     assert "DEBUG" in shown
     assert "hush" not in shown
     assert series.LOGS_ITS_PASSWORD or deployment.password not in shown
 
 
-def test_a_bad_dsn_keeps_its_password(deployment):
+def test_a_dsn_of_1_0_keeps_its_password(deployment):
     dsn = "host=a password=hush hush port=abc"
     with deployment.odoo(options={**DEBUG, "imdispatcher_db_dsn": dsn}, start=False) as odoo:
         done = odoo.run(check=False, timeout=60)
-    assert "bad setting imdispatcher_db_dsn" in done.stderr
+    assert done.returncode != 0
+    assert "unknown setting imdispatcher_db_dsn" in done.stderr
     assert "hush" not in done.stdout + done.stderr

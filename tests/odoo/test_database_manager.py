@@ -6,10 +6,10 @@ import zipfile
 
 import pytest
 
-from .stack import manager, series
-from .stack.deployment import deployment as running_deployment
-from .stack.process import wait_until
-from .stack.users import Users
+from ..stack import manager, series
+from ..stack.deployment import deployment as running_deployment
+from ..stack.process import wait_until
+from ..stack.users import Users
 
 RESTORED = "restored"
 

@@ -6,8 +6,7 @@ import subprocess
 import psycopg2
 import pytest
 
-from .stack.odoo import Odoo
-from .stack.pgbouncer import SHIPPED
+from ..stack.pgbouncer import SHIPPED
 
 DIFFICULT = """it's "quoted" \\ & @ODOO $HOME 50%"""
 
@@ -42,27 +41,13 @@ def test_entrypoint_wants_its_passwords(tmp_path, missing):
     assert f"{missing} is not set" in done.stderr
 
 
-def test_pool_mode_and_limits(deployment):
-    config = {row["key"]: row["value"] for row in deployment.pgbouncer.admin("SHOW CONFIG")}
+def test_pool_mode_and_limits(servers):
+    config = {row["key"]: row["value"] for row in servers.pgbouncer.admin("SHOW CONFIG")}
     assert config["pool_mode"] == "transaction"
     assert config["auth_type"] == "scram-sha-256"
     assert config["max_user_connections"] == "30"
 
 
-def test_a_wrong_password_is_refused(deployment):
+def test_a_wrong_password_is_refused(servers):
     with pytest.raises(psycopg2.OperationalError):
-        psycopg2.connect(**deployment.pooled._replace(password="no")._asdict(), dbname="postgres")
-
-
-def test_odoo_makes_its_database_through_pgbouncer(deployment, tmp_path):
-    """What the first ``docker compose up`` does."""
-    odoo = Odoo(tmp_path / "odoo", deployment.pooled, database="made", options=deployment.direct)
-    try:
-        odoo.run("-i", "bus", "--stop-after-init", "--no-http", "--without-demo=all")
-        rows = deployment.postgres.execute(
-            "SELECT state FROM ir_module_module WHERE name = 'bus'", dbname="made"
-        )
-        assert rows == [("installed",)]
-    finally:
-        deployment.pgbouncer.forget("made")
-        deployment.postgres.execute("DROP DATABASE IF EXISTS made WITH (FORCE)")
+        psycopg2.connect(**servers.pooled._replace(password="no")._asdict(), dbname="postgres")

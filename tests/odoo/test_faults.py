@@ -1,0 +1,139 @@
+"""Odoo shows what was sent while its listener was lost; ``./run faults`` tries many more losses."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from ..stack import series
+from ..stack.client import BusClient
+from ..stack.odoo import ROLE
+from ..stack.process import wait_until
+from .conftest import BOTH, running
+
+# stock Odoo waits 50 s after an error
+NEVER = 10
+
+
+def kill(site):
+    """End what the server keeps open in the system database, its listeners, and wait for it."""
+    ports = [site.whole.straight.port, site.whole.pooled.port]
+    ours = [local for port in ports for _pid, local in site.odoo.connections_to(port)]
+    rows = site.postgres.execute(
+        "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = 'postgres' AND usename = %s AND client_port = ANY(%s)",
+        [ROLE, ours],
+    )
+    assert rows
+    for pid, _done in rows:
+        wait_until(lambda pid=pid: not psutil.pid_exists(pid), "the backend ends")
+
+
+def one_message_after_a_kill(site, timeout: float):
+    channel = site.channel()
+    with BusClient(site.odoo, channel) as bus:
+        site.sender.send(channel, "first")
+        bus.wait_for("first")
+        kill(site)
+        site.sender.send(channel, "second")
+        bus.wait_for("second", timeout)
+
+
+def test_stock_straight_delivers_and_loses_the_message_after_a_kill(deployment):
+    with running(deployment, deployment.straight, addon=False) as site:
+        assert site.deliver() == 100
+        with pytest.raises(TimeoutError):
+            one_message_after_a_kill(site, NEVER)
+
+
+@BOTH
+def test_one_message_after_a_kill_and_nothing_else(site):
+    one_message_after_a_kill(site, 2)
+
+
+def test_ten_thousand_channels(threaded):
+    channel = threaded.channel()
+    channels = [channel, *(f"{channel} {i}" for i in range(10_000))]
+    with BusClient(threaded.odoo, channel, channels) as bus:
+        threaded.sender.send(channel, "first")
+        bus.wait_for("first")
+        kill(threaded)
+        threaded.sender.send(channel, "second")
+        bus.wait_for("second", 5)
+        threaded.sender.send(f"{channel} 9999", "third")
+        bus.wait_for("third", 5)
+
+
+def test_notifications_of_somebody_else(threaded):
+    channel = threaded.channel()
+    with BusClient(threaded.odoo, channel) as bus:
+        threaded.sender.send(channel, "first")
+        bus.wait_for("first")
+        before = threaded.postgres.listeners()
+        for payload in ("", "hello", "5", "null", "[NaN]", '[{"a": 1}]', "[" * 7999, "x" * 7999):
+            threaded.postgres.execute("SELECT pg_notify('imbus', %s)", [payload])
+        # it names the channel after others, and is as long as a payload can be
+        name = series.bus_channel(threaded.odoo.database, channel)
+        threaded.postgres.execute(
+            "INSERT INTO bus_bus (channel, message, create_date) VALUES (%s, %s, now())",
+            [name, series.message("second")],
+            dbname=threaded.odoo.database,
+        )
+        filler = '["' + "x" * (7999 - len(name) - 5) + '",' + name + "]"
+        assert len(filler) == 7999
+        threaded.postgres.execute("SELECT pg_notify('imbus', %s)", [filler])
+        bus.wait_for("second", 5)
+        assert threaded.postgres.listeners() == before
+        assert "Bus.loop error" not in threaded.odoo.log()
+
+
+def test_a_message_that_was_sent_before_odoo_listened(deployment):
+    """Nobody heard its NOTIFY, and it is older than what a new websocket asks for."""
+    wrong = {**deployment.direct, "imdispatcher_db_port": 1}
+    with running(deployment, options=wrong) as site, BusClient(site.odoo, "a") as bus:
+        site.says("imbus: deaf: ")
+        site.sender.send("a", "while deaf")
+        # Odoo looks every 10 to 15 s while nothing is heard
+        bus.wait_for("while deaf", 30)
+
+
+@pytest.mark.skipif(not series.CRON_LISTENS, reason="before 15.0 Odoo starts jobs by the clock")
+def test_the_cron_thread_outlives_an_error(deployment):
+    """Without db_name Odoo lists the databases on the pooled connection each time."""
+    pooler = deployment.pgbouncer
+    options = {**deployment.direct, "max_cron_threads": 1}
+    with running(deployment, options=options, named=False) as site:
+        site.says("cron_trigger: listening at")
+        pooler.stop()
+        try:
+            deployment.postgres.execute("NOTIFY cron_trigger, 'no such database'")
+            site.says("the cron thread begins again after")
+        finally:
+            pooler.start()
+        assert site.starts(10), site.odoo.process.tail(60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2], ids=["threaded", "prefork"])
+def test_stopping_does_not_wait_for_postgresql(deployment, workers):
+    """The listener is in the middle of connecting to somebody who never answers."""
+    with deployment.odoo(workers=workers, options=deployment.direct) as odoo:
+        with BusClient(odoo, "a"):
+            wait_until(lambda: "imbus: listening at" in odoo.log(), "it listens")
+            ((_pid, local),) = odoo.connections_to(deployment.straight.port)
+            (pid,) = [row[0] for row in deployment.postgres.listeners() if row[2] == local]
+        (postmaster,) = deployment.postgres.execute(
+            "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)::int"
+        )[0]
+        os.kill(postmaster, signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: "imbus: deaf" in odoo.log(), "the listener is deaf")
+            begin = time.monotonic()
+            odoo.process.popen.send_signal(signal.SIGTERM)
+            odoo.process.popen.wait(10 if not series.LONGPOLLING else 60)
+            assert time.monotonic() - begin < 10 or series.LONGPOLLING
+        finally:
+            os.kill(postmaster, signal.SIGCONT)

@@ -1,0 +1,332 @@
+"""PostgreSQL, the pooler and the network fail: nothing is lost and nobody stays deaf.
+
+The times are cut to a tenth where the time itself is not the point; ``./run faults`` shows the
+real ones, with Odoo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import threading
+import time
+
+import pytest
+
+from bus_alt_connection.times import Times
+
+from ..stack.pgbouncer import PgBouncer
+from ..stack.postgres import Postgres
+from ..stack.process import wait_until
+from ..stack.relay import Relay
+from .conftest import QUICK, settings_of
+
+
+@contextlib.contextmanager
+def sending(table, pause: float = 0.02):
+    """Send messages until the end."""
+    stop = threading.Event()
+
+    def send():
+        while not stop.wait(pause):
+            table.send()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def all_shown(site, timeout: float = 10.0):
+    wait_until(lambda: set(site.table.sent) <= set(site.loop.shown), "all are shown", timeout)
+    assert len(site.loop.shown) == len(set(site.loop.shown)), "none twice"
+
+
+def kill(postgres):
+    for pid, *_others in postgres.listeners():
+        postgres.execute("SELECT pg_terminate_backend(%s)", [pid])
+
+
+@contextlib.contextmanager
+def relayed(servers):
+    """A relay on the direct way; yields it and the settings."""
+    relay = Relay((servers.postgres.host, servers.postgres.port))
+    try:
+        yield relay, settings_of(servers, imdispatcher_db_port=relay.port)
+    finally:
+        relay.close()
+
+
+def test_one_message_after_a_kill_and_nothing_else(servers, listen):
+    site = listen(servers, times=Times())
+    site.wait_for("listening")
+    kill(servers.postgres)
+    assert site.delivers(5) < 2
+
+
+def test_100_kills_under_load(servers, listen):
+    times = QUICK._replace(first_pause=0.05, short_pause=0.05, last_pause=0.05)
+    site = listen(servers, times=times)
+    site.wait_for("listening")
+    files = len(os.listdir("/proc/self/fd"))
+    with sending(site.table):
+        for _time in range(100):
+            ((pid, *_),) = wait_until(servers.postgres.listeners, "a listener", interval=0.01)
+            servers.postgres.execute("SELECT pg_terminate_backend(%s)", [pid])
+            wait_until(
+                lambda pid=pid: [row[0] for row in servers.postgres.listeners()] not in ([], [pid]),
+                "another one",
+                interval=0.01,
+            )
+    all_shown(site)
+    assert len(servers.postgres.listeners()) == 1
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files, "files are closed again")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
+def test_postgresql_stops_and_comes_back(own_servers, listen, signum):
+    site = listen(own_servers)
+    site.wait_for("listening")
+    with sending(site.table):
+        time.sleep(0.3)
+        own_servers.postgres.stop(signum)
+        site.wait_for("deaf")
+        own_servers.postgres.start()
+        site.wait_for("listening")
+    all_shown(site)
+
+
+def test_nobody_is_there_at_the_start(servers, listen):
+    with relayed(servers) as (relay, settings):
+        relay.close()
+        site = listen(servers, settings)
+        site.wait_for("deaf")
+        assert "refused" in site.state.reason
+        # the bus looks by itself while nothing is heard
+        assert site.delivers(10)
+        relay.open()
+        site.wait_for("listening")
+        site.delivers()
+
+
+def test_connections_are_reset(servers, listen):
+    with relayed(servers) as (relay, settings):
+        site = listen(servers, settings)
+        site.wait_for("listening")
+        with sending(site.table):
+            relay.reset()
+            site.wait_for("deaf")
+            site.wait_for("listening")
+        all_shown(site)
+
+
+@pytest.mark.parametrize("what", ["forget", "hang"])
+def test_a_firewall_drops_the_packets(servers, listen, what):
+    """``forget``: those of the connections that are open; ``hang``: of new ones too."""
+    with relayed(servers) as (relay, settings):
+        direct = {**settings.direct, "connect_timeout": "1"}
+        site = listen(servers, settings._replace(direct=direct))
+        site.wait_for("listening")
+        with sending(site.table):
+            getattr(relay, what)()
+            site.wait_for("deaf")
+            if what == "hang":
+                wait_until(lambda: "no answer within 1 s" in site.state.reason, "no answer")
+                site.delivers()
+                relay.resume()
+            site.wait_for("listening")
+        all_shown(site)
+
+
+def test_a_backend_that_hangs(servers, listen):
+    site = listen(servers)
+    site.wait_for("listening")
+    ((pid, *_),) = servers.postgres.listeners()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with sending(site.table):
+            site.wait_for("deaf")
+            assert "was not heard at 127.0.0.1:" in site.state.reason
+            site.wait_for("listening")
+        all_shown(site)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_pgbouncer_that_is_away_tears_nothing_down(own_servers, listen, caplog):
+    site = listen(own_servers)
+    site.wait_for("listening")
+    before = own_servers.postgres.listeners()
+    own_servers.pgbouncer.stop()
+    site.wait_for("unknown")
+    # what it hears meanwhile, it passes on
+    own_servers.postgres.execute("NOTIFY imbus, '[\"meanwhile\"]'")
+    wait_until(lambda: '["meanwhile"]' in site.loop.payloads, "it is heard")
+    time.sleep(2)
+    own_servers.pgbouncer.start()
+    site.wait_for("listening")
+    site.delivers()
+    assert own_servers.postgres.listeners() == before
+    assert "deaf" not in caplog.text
+    assert caplog.text.count("unknown whether notifications arrive") == 1
+
+
+@pytest.fixture
+def standby(own_servers):
+    server = Postgres(own_servers.folder / "standby", primary=own_servers.postgres).start()
+    yield server
+    server.stop()
+
+
+def both(servers, standby, standby_first: bool = False) -> dict:
+    ports = [servers.postgres.port, standby.port]
+    ports = ports[::-1] if standby_first else ports
+    return {
+        "imdispatcher_db_host": "127.0.0.1,127.0.0.1",
+        "imdispatcher_db_port": ",".join(map(str, ports)),
+    }
+
+
+def test_of_several_hosts_the_primary_is_taken(own_servers, standby, listen):
+    site = listen(own_servers, settings_of(own_servers, imdispatcher_db_port=standby.port))
+    site.wait_for("deaf")
+    assert f"127.0.0.1:{standby.port} is a standby, which cannot LISTEN" in site.state.reason
+    site = listen(own_servers, settings_of(own_servers, **both(own_servers, standby, True)))
+    site.wait_for("listening")
+    assert f"127.0.0.1:{own_servers.postgres.port}," in site.state.where
+
+
+def fail_over(servers, standby):
+    def promoted():
+        if servers.postgres.process.running():
+            (lsn,) = servers.postgres.execute("SELECT pg_current_wal_lsn()::text")[0]
+            caught_up = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+            wait_until(lambda: standby.execute(caught_up, [lsn])[0][0], "caught up")
+        standby.execute("SELECT pg_promote()")
+
+    servers.pgbouncer.move_to(standby, promoted)
+
+
+@pytest.mark.parametrize("crash", [True, False], ids=["crash", "old primary stays up"])
+def test_a_standby_is_promoted(own_servers, standby, listen, crash):
+    site = listen(own_servers, settings_of(own_servers, **both(own_servers, standby)))
+    site.wait_for("listening")
+    with sending(site.table):
+        time.sleep(0.3)
+        if crash:
+            own_servers.postgres.stop(signal.SIGQUIT)
+        fail_over(own_servers, standby)
+        wait_until(
+            lambda: site.state.name == "listening" and f":{standby.port}," in site.state.where,
+            "it listens at the new primary",
+        )
+        time.sleep(0.3)
+    all_shown(site)
+
+
+def test_the_password_changes(servers, listen):
+    servers.postgres.create_role("changing", "first", "")
+    role = {"imdispatcher_db_user": "changing", "imdispatcher_db_password": "first"}
+    site = listen(servers, settings_of(servers, **role))
+    site.wait_for("listening")
+    servers.postgres.create_role("changing", "second", "")
+    kill(servers.postgres)
+    wait_until(lambda: "password authentication failed" in site.state.reason, "refused")
+    servers.postgres.create_role("changing", "first", "")
+    site.wait_for("listening")
+    site.delivers()
+
+
+@pytest.fixture
+def other_server(servers):
+    """A second server, which has the roles of the first."""
+    server = Postgres(servers.folder / f"other-{secrets.token_hex(4)}").start()
+    server.create_role(servers.straight.user, servers.password)
+    yield server
+    server.remove()
+
+
+def test_another_server_is_found_out(servers, other_server, listen):
+    site = listen(servers, settings_of(servers, imdispatcher_db_port=other_server.port))
+    site.wait_for("deaf")
+    assert "db_host leads to another server (it started" in site.state.reason
+    # the bus looks by itself
+    site.delivers()
+
+
+def test_another_database_is_found_out(servers, listen):
+    servers.postgres.execute("CREATE DATABASE elsewhere")
+    pooler = PgBouncer(
+        servers.folder / "elsewhere",
+        servers.postgres,
+        servers.pgbouncer.passwords,
+        aliases={"postgres": "elsewhere"},
+    ).start()
+    try:
+        site = listen(servers, settings_of(servers, own={"port": pooler.port}))
+        site.wait_for("deaf")
+        assert "db_host leads to database elsewhere, LISTEN is in postgres" in site.state.reason
+    finally:
+        pooler.stop()
+
+
+def test_a_pooler_where_postgresql_should_be(servers, listen):
+    site = listen(servers, settings_of(servers, imdispatcher_db_port=servers.pooled.port))
+    site.wait_for("deaf")
+    assert "is a pooler, not PostgreSQL" in site.state.reason
+    site.loop.inbox.close()
+    site.listener.join(5)
+    # its server connections have taken the listener's application_name
+    servers.pgbouncer.forget("postgres")
+
+
+@pytest.mark.parametrize(
+    "times, limit",
+    [(QUICK, 10), pytest.param(Times(), 90, marks=pytest.mark.slow)],
+    ids=["a tenth of the times", "real times"],
+)
+def test_others_are_heard_but_its_own_notifies_go_elsewhere(
+    own_servers, other_server, listen, times, limit
+):
+    """The pooler is moved to another server; other Odoos still use the first one."""
+    site = listen(own_servers, times=times)
+    site.wait_for("listening")
+    own_servers.pgbouncer.move_to(other_server, lambda: None)
+    other_server.create_role(own_servers.straight.user, own_servers.password)
+    begin = time.monotonic()
+    while site.state.name != "deaf" and time.monotonic() < begin + limit:
+        own_servers.postgres.execute("NOTIFY imbus, '[\"somebody else\"]'")
+        own_servers.postgres.execute("NOTIFY bus_alt_connection, 'the probe of somebody else'")
+        time.sleep(0.1)
+    assert site.state.name == "deaf"
+    print(f"found out after {time.monotonic() - begin:.1f} s")
+    assert "db_host leads to another server" in site.state.reason
+
+
+def test_stopping_does_not_wait_for_a_server_that_hangs(servers, listen):
+    with relayed(servers) as (relay, settings):
+        relay.hang()
+        site = listen(servers, settings)
+        time.sleep(0.5)
+        begin = time.monotonic()
+        site.loop.inbox.close()
+        site.listener.join(5)
+        assert not site.listener.is_alive()
+        assert time.monotonic() - begin < 2
+
+
+def test_an_error_of_ours_ends_nothing(servers, listen, caplog):
+    site = listen(servers)
+    site.wait_for("listening")
+    site.loop.inbox._accepts = lambda payload: 1 / 0
+    servers.postgres.execute("NOTIFY imbus, '[]'")
+    site.wait_for("deaf")
+    site.loop.inbox._accepts = lambda payload: True
+    site.wait_for("listening")
+    site.delivers()
+    assert caplog.text.count("unexpected error, trying again") == 1

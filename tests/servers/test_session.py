@@ -1,0 +1,108 @@
+"""Addresses, and waits that end."""
+
+import contextlib
+import socket
+import threading
+import time
+
+import psycopg2
+import pytest
+
+from bus_alt_connection.addresses import NobodyThere, resolved
+from bus_alt_connection.session import Session
+from bus_alt_connection.waker import Stopped, Waker
+
+from ..stack.process import free_port
+
+NAME = {"application_name": "test-{pid}"}
+
+
+@pytest.fixture
+def waker():
+    waker = Waker()
+    yield waker
+    waker.close()
+
+
+def test_each_host_gets_its_address_and_its_port():
+    given = {"host": "127.0.0.1,127.0.0.2", "port": "1,2", "user": "u"}
+    assert resolved(given, 5) == {**given, "hostaddr": "127.0.0.1,127.0.0.2"}
+    assert resolved(given, 5, turn=1) == {
+        "host": "127.0.0.2,127.0.0.1",
+        "port": "2,1",
+        "user": "u",
+        "hostaddr": "127.0.0.2,127.0.0.1",
+    }
+    assert resolved(given, 5, turn=2) == resolved(given, 5)
+
+
+def test_one_port_serves_all_hosts():
+    assert resolved({"host": "127.0.0.1,::1", "port": "5"}, 5)["port"] == "5,5"
+
+
+def test_addresses_keep_the_names_for_certificates():
+    given = {"host": "a.example,b.example", "hostaddr": "127.0.0.1,127.0.0.2"}
+    assert resolved(given, 5) == given
+
+
+@pytest.mark.parametrize("host", ["/run/postgresql", "@abstract"])
+def test_a_socket_is_left_as_it_is(host):
+    assert resolved({"host": host, "port": "5432"}, 5) == {"host": host, "port": "5432"}
+
+
+def test_a_socket_beside_a_host():
+    both = resolved({"host": "/run/postgresql,127.0.0.1"}, 5)
+    assert both == {"host": "/run/postgresql,127.0.0.1", "hostaddr": ",127.0.0.1"}
+
+
+def test_without_a_host_libpq_decides():
+    assert resolved({"service": "odoo"}, 5) == {"service": "odoo"}
+
+
+def test_a_name_that_nobody_knows():
+    with pytest.raises(NobodyThere, match=r"host 'no\.such\.host\.invalid' cannot be resolved"):
+        resolved({"host": "no.such.host.invalid"}, 5)
+    both = resolved({"host": "no.such.host.invalid,127.0.0.1"}, 5)
+    assert both["hostaddr"] == "127.0.0.1"
+
+
+def test_nobody_is_there(waker):
+    with pytest.raises(NobodyThere, match="refused"):
+        Session({**NAME, "host": "127.0.0.1", "port": str(free_port())}, waker, 5)
+
+
+def test_somebody_who_never_answers(waker):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
+        with pytest.raises(psycopg2.OperationalError, match=r"no answer within 0\.5 s") as caught:
+            Session(place, waker, 0.5)
+        assert not isinstance(caught.value, NobodyThere)
+
+
+def test_a_server_that_drops_the_first_packet(waker):
+    """Nobody was reached, however often something else is done meanwhile."""
+    calls = []
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        # a full queue drops what comes next
+        for _connection in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        time.sleep(0.2)
+        place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
+        with pytest.raises(NobodyThere, match="no answer within 1 s"):
+            Session(place, waker, 1, meanwhile=lambda: calls.append(True))
+    assert len(calls) >= 2
+
+
+def test_a_wait_is_interrupted(waker):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
+        threading.Timer(0.2, waker.stop).start()
+        begin = time.monotonic()
+        with pytest.raises(Stopped):
+            Session(place, waker, 60)
+        assert time.monotonic() - begin < 30
