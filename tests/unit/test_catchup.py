@@ -1,8 +1,64 @@
-"""Who is woken when a listener hears again."""
+"""Who is told when a listener hears again."""
 
 import json
 
+import psycopg2
+import pytest
+
 from bus_alt_connection import catchup
+from bus_alt_connection.inbox import Inbox
+
+
+@pytest.fixture
+def inboxes():
+    made = []
+
+    def inbox(everything):
+        made.append(Inbox("imbus", True, everything=everything))
+        return made[-1]
+
+    yield inbox
+    for one in made:
+        one.close()
+
+
+def test_what_is_left_is_told_some_at_a_time(inboxes):
+    left = catchup.CatchUp(lambda first, last: last)
+    inbox = inboxes(lambda: [["a"], ["b"]])
+    assert left.next() == float("inf")
+    left.plan(100.0, [inbox])
+    assert inbox.missed is False
+    assert left.next() == 100.0 + catchup.JITTER
+    assert left.take(100.0) is None
+    assert left.take(100.5) == (inbox, ["a"])
+    assert left.take(100.5) is None
+    assert left.take(100.5 + catchup.PERIOD) == (inbox, ["b"])
+    assert left.next() == float("inf")
+
+
+def test_a_new_plan_takes_the_place_of_the_old_one(inboxes):
+    left = catchup.CatchUp(lambda first, last: first)
+    left.plan(100.0, [inboxes(lambda: [["a"], ["b"]])])
+    left.plan(101.0, [inboxes(lambda: [["c"]])])
+    assert left.take(101.0)[1] == ["c"]
+    assert left.take(102.0) is None
+
+
+def test_databases_that_cannot_be_listed_are_still_missed(inboxes, caplog):
+    def fails():
+        raise psycopg2.OperationalError("away")
+
+    left, inbox = catchup.CatchUp(), inboxes(fails)
+    left.plan(100.0, [inbox])
+    assert inbox.missed is True
+    assert not caplog.records
+
+
+def test_an_error_of_odoos_ends_nothing(inboxes, caplog):
+    left = catchup.CatchUp(lambda first, last: first)
+    left.plan(100.0, [inboxes(lambda: 1 / 0), inboxes(lambda: [["a"]])])
+    assert "what was missed is not looked for" in caplog.text
+    assert left.take(101.0)[1] == ["a"]
 
 
 def test_each_subscriber_is_reached_and_shared_channels_are_not_needed():
@@ -32,3 +88,11 @@ def test_ten_thousand_channels_go_in_batches():
     assert max(len(json.loads(payload)) for (payload,) in batches) == catchup.BATCH
     sent = {tuple(channel) for (payload,) in batches for channel in json.loads(payload)}
     assert sent == set(subscriptions)
+
+
+def test_a_subscription_that_json_cannot_write_is_left_out_with_one_line(caplog):
+    channels = [("db", object()), ("db", object()), ("db", "a")]
+    for _time in range(2):
+        ((payload,),) = catchup.in_batches(channels)
+        assert ["db", "a"] in json.loads(payload)
+    assert caplog.text.count("JSON cannot write") == 1

@@ -1,0 +1,65 @@
+"""What stands where Odoo's loops expect a connection and a cursor."""
+
+import select
+
+import pytest
+
+from bus_alt_connection.inbox import Cursor, Inbox
+
+
+@pytest.fixture
+def inbox():
+    made = Inbox("imbus", accepts=lambda payload: payload != "bad")
+    yield made
+    made.close()
+
+
+def test_a_delivery_wakes_and_is_found_once(inbox):
+    assert select.select([inbox], [], [], 0)[0] == []
+    assert inbox.deliver(["a", "a", "b", "bad"]) == 1
+    inbox.deliver(["a"])
+    assert select.select([inbox], [], [], 0)[0] == [inbox]
+    inbox.poll()
+    assert [(one.channel, one.payload) for one in inbox.notifies] == [
+        ("imbus", "a"),
+        ("imbus", "b"),
+    ]
+    assert select.select([inbox], [], [], 0)[0] == []
+
+
+def test_what_is_kept_from_odoo_does_not_wake_it(inbox):
+    inbox.deliver(["bad"])
+    assert select.select([inbox], [], [], 0)[0] == []
+
+
+def test_closing_is_told_once(inbox):
+    told = []
+    inbox.on_close = told.append
+    inbox.close()
+    inbox.close()
+    assert told == [inbox]
+    inbox.deliver(["late"])
+
+
+def test_the_cursor_listens_at_its_first_commit(inbox):
+    listening = []
+
+    def listen(one):
+        listening.append(one)
+        one.on_close = lambda _inbox: None
+
+    with Cursor(inbox, listen).cursor() as cursor:
+        cursor.execute("SELECT pg_is_in_recovery()")
+        assert cursor.fetchone() == (False,)
+        cursor.execute("LISTEN imbus")
+        assert listening == []
+        cursor.commit()
+        cursor.commit()
+        assert listening == [inbox]
+    assert inbox.closed
+
+
+@pytest.mark.parametrize("query", ["SELECT 1", "LISTEN something_else", "UNLISTEN *"])
+def test_a_query_whose_answer_odoo_would_need_is_an_error(inbox, query):
+    with pytest.raises(NotImplementedError, match="asks"):
+        Cursor(inbox, print).execute(query)

@@ -1,0 +1,70 @@
+"""When to connect again, with a clock of the test's own."""
+
+from bus_alt_connection.retry import Retry
+from bus_alt_connection.times import Times
+
+
+def latest(_first, last):
+    return last
+
+
+def pauses(retry, now, number, lasting=0.0, nobody_there=False, listening=False):
+    """Fail so many times in a row; return the pauses and the time afterwards."""
+    found = []
+    for _attempt in range(number):
+        retry.began(now)
+        if listening:
+            retry.listening(now)
+        due = retry.failed(now + lasting, nobody_there)
+        found.append(round(due - now, 3))
+        now = max(due, now + lasting)
+    return found, now
+
+
+def test_pauses_double_and_are_short_in_the_first_minute():
+    found, now = pauses(Retry(Times(), latest), 100.0, 62)
+    assert found[:3] == [0.5, 1.0, 1.0]
+    assert found[-1] > 1.0
+    assert now > 160
+
+
+def test_pauses_grow_to_half_a_minute():
+    found, _now = pauses(Retry(Times(), latest), 100.0, 75)
+    assert found[-4:] == [30.0] * 4
+    assert all(later >= earlier for earlier, later in zip(found, found[1:]))
+
+
+def test_pauses_stay_short_while_nobody_is_there():
+    found, _now = pauses(Retry(Times(), latest), 100.0, 500, nobody_there=True)
+    assert max(found) == 1.0
+
+
+def test_a_session_that_held_for_a_minute_ends_the_trouble():
+    retry = Retry(Times(), latest)
+    _found, now = pauses(retry, 100.0, 80)
+    retry.began(now)
+    retry.listening(now)
+    assert retry.failed(now + 60, False) == now + 0.5, "so the next attempt begins at once"
+
+
+def test_a_path_that_breaks_after_seconds_gets_longer_pauses():
+    found, _now = pauses(Retry(Times(), latest), 100.0, 40, lasting=5.0, listening=True)
+    assert found[-1] == 30.0
+
+
+def test_a_later_loss_begins_anew_though_the_first_lasted_long():
+    """The session held, whether or not the pooled connection proved it."""
+    retry = Retry(Times(), latest)
+    _found, now = pauses(retry, 100.0, 80)
+    retry.began(now)
+    retry.listening(now)
+    now += 3600
+    retry.failed(now, False)
+    found, _now = pauses(retry, now, 3)
+    assert max(found) <= 1.0
+
+
+def test_pauses_are_drawn_from_a_range():
+    retry = Retry(Times(), lambda first, last: first)
+    retry.began(100.0)
+    assert retry.failed(100.0, False) == 100.25
