@@ -34,7 +34,8 @@ MEANINGS = {
     KEEP: ("keep the pooled connection that a NOTIFY is sent on: True or False", "True"),
 }
 
-SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+SWITCH = {"true": True, "1": True, "yes": True, "on": True}
+SWITCH.update({"false": False, "0": False, "no": False, "off": False})
 
 # a socket folder, an abstract socket; a name or an address
 HOST = re.compile(r"[/@].*|[\w.-]+|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
@@ -160,6 +161,6 @@ def is_keyword(name: str) -> bool:
 def _instead(option: str) -> str:
     if option == DB + "dsn":
         return f"each keyword of libpq is a setting of its own now, such as {DB}sslrootcert"
-    known = [*MEANINGS, *(DB + keyword for keyword in KEYWORDS)]
-    near = difflib.get_close_matches(option, known, 1, 0.8)
-    return f"did you mean {near[0]}?" if near else f"see libpq's keywords: {DB}<keyword>"
+    known = [name[len(PREFIX) :] for name in MEANINGS] + ["db_" + word for word in KEYWORDS]
+    near = difflib.get_close_matches(option[len(PREFIX) :], known, 1, 0.7)
+    return f"did you mean {PREFIX}{near[0]}?" if near else f"see libpq's keywords: {DB}<keyword>"

@@ -51,16 +51,12 @@ def test_a_prefork_server_has_one_for_each_process_that_listens(prefork):
     """2 HTTP workers, gevent, 2 cron workers: listeners, and nothing else, are direct."""
     number = 3 if series.CRON_LISTENS else 1
     with BusClient(prefork.odoo, prefork.channel()):
-        direct = wait_until(
-            lambda: (
-                len(found := prefork.odoo.connections_to(prefork.whole.straight.port)) == number
-                and found
-            ),
-            f"{number} listeners",
-        )
+        port = prefork.whole.straight.port
+        wait_until(lambda: len(prefork.odoo.connections_to(port)) == number, f"{number} listeners")
+        direct = sorted(prefork.odoo.connections_to(port))
         if series.CRON_LISTENS:
             assert prefork.starts(LATE)
-        assert sorted(prefork.odoo.connections_to(prefork.whole.straight.port)) == sorted(direct)
+        assert sorted(prefork.odoo.connections_to(port)) == direct
         assert prefork.odoo.connections_to(prefork.whole.pooled.port)
 
 

@@ -9,6 +9,7 @@ import pytest
 from ..stack import manager
 from ..stack.odoo import ROLE, Sender, connections_of
 from ..stack.process import wait_until
+from .conftest import running
 
 
 @contextlib.contextmanager
@@ -91,10 +92,12 @@ def test_a_pgbouncer_that_was_away(deployment):
         assert len(clients(deployment)) == 1
 
 
-def test_databases_can_be_made_and_dropped(deployment, deliver):
+@pytest.mark.slow
+def test_databases_can_be_made_and_dropped(deployment):
     options = {**deployment.direct, **manager.OPTIONS}
-    with deployment.odoo(options=options, named=False) as odoo:
-        assert deliver(odoo, 5) == 5
+    with running(deployment, options=options, named=False) as site:
+        odoo = site.odoo
+        assert site.deliver(5) == 5
         copy = f"{odoo.database}_copy"
         try:
             manager.duplicate(odoo, copy)

@@ -56,7 +56,7 @@ def test_pypi_would_take_it(built):
     assert "PASSED" in run(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir())
 
 
-def test_the_wheel_works_without_addons_path(deployment, deliver, built, tmp_path):
+def test_the_wheel_works_without_addons_path(deployment, built, tmp_path):
     (wheel,) = built.glob("*.whl")
     venv = tmp_path / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", venv)

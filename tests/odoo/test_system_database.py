@@ -9,7 +9,7 @@ import requests
 from ..stack import manager, series
 from ..stack.deployment import deployment as running_deployment
 from ..stack.process import accepts
-from .test_cron import LATE, starts
+from .conftest import running
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +29,17 @@ def test_without_it_odoo_finds_no_database(closed):
         assert not (page.ok and page.url.endswith("/web/login"))
 
 
-@pytest.mark.parametrize("workers", [0, 2], ids=["threaded", "prefork"])
-def test_notifications_and_jobs(closed, deliver, workers):
+@pytest.mark.parametrize(
+    "workers", [0, pytest.param(2, marks=pytest.mark.slow)], ids=["threaded", "prefork"]
+)
+def test_notifications_and_jobs(closed, workers):
     options = {**closed.direct, "imdispatcher_db_name": "bus", "max_cron_threads": 1}
-    with closed.odoo(workers=workers, options=options, named=False) as odoo:
-        assert deliver(odoo) == 100
-        assert "database bus, backend" in odoo.log()
+    with running(closed, workers=workers, options=options, named=False) as site:
+        assert site.deliver() == 100
+        assert "database bus, backend" in site.odoo.log()
         if series.CRON_LISTENS:
-            assert starts(odoo, "a job", LATE)
-        assert "permission denied" not in odoo.log()
+            assert site.starts(10)
+        assert "permission denied" not in site.odoo.log()
 
 
 def test_it_is_not_shown_as_a_database_of_odoos(closed):
@@ -49,6 +51,7 @@ def test_it_is_not_shown_as_a_database_of_odoos(closed):
         assert ">bus<" not in page.replace("\n", "").replace(" ", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["template1", "postgres://x"])
 def test_bad_names_stop_the_server(closed, name):
     options = {**closed.direct, "imdispatcher_db_name": name}

@@ -1,8 +1,7 @@
-"""Runs inside Odoo: so many bus listeners, each with its own watch, that have nothing to do."""
+"""Runs inside Odoo: so many bus listeners that have nothing to do."""
 
 import json
 import logging
-import os
 import sys
 import time
 
@@ -15,14 +14,12 @@ def main(conf: str, number: str, seconds: str):
     odoo.tools.config.parse_config(["-c", conf])
     logging.getLogger("odoo").setLevel(logging.WARNING)
 
-    from odoo.addons.bus_alt_connection import listener, redirect, settings, watch
+    from odoo.addons.bus_alt_connection import inbox, listener, load_settings
 
-    found = settings.read(os.environ, odoo.tools.config)
-    row = next(row for row, _code in redirect.find_listeners() if row.name == "bus")
-    fleet = [
-        watch.start(row, "postgres", found, listener.Inbox(), ["listen imbus"])
-        for _ in range(int(number))
-    ]
+    settings = load_settings()
+    fleet = [listener.Listener(settings, inbox.Inbox("imbus", True)) for _ in range(int(number))]
+    for one in fleet:
+        one.start()
     while any(one.state.name != "listening" for one in fleet):
         time.sleep(0.1)
     answers.write(json.dumps({"ready": True}) + "\n")

@@ -1,15 +1,18 @@
 """The operator's settings: reading, checking, merging. Pure logic, no server."""
 
 import logging
+import os
 
 import pytest
 
 from bus_alt_connection import parameters as libpq
 from bus_alt_connection import settings
+from bus_alt_connection.settings import BadSetting
+
+HOST = "imdispatcher_db_host"
 
 ODOO = {
     "database": "postgres",
-    "application_name": "odoo-1",
     "host": "pooler",
     "port": 6432,
     "user": "odoo",
@@ -18,8 +21,13 @@ ODOO = {
 }
 
 
+def load(environ=None, odoo=ODOO, **options):
+    own = {"application_name": f"odoo-{os.getpid()}", **odoo}
+    return libpq.load(environ or {}, options, lambda database: {**own, "database": database})
+
+
 def parameters(environ=None, odoo=ODOO, **options):
-    return libpq.merge(settings.read(environ or {}, options), odoo)
+    return load(environ, odoo, **options).direct
 
 
 @pytest.mark.parametrize(
@@ -53,7 +61,7 @@ def parameters(environ=None, odoo=ODOO, **options):
     ],
 )
 def test_where_a_setting_comes_from(environ, options, text, source):
-    assert settings.read(environ, options) == {"host": settings.Value(text, source)}
+    assert settings.read(environ, options) == {HOST: settings.Value(HOST, text, source)}
 
 
 @pytest.mark.parametrize("empty", [None, False, "", "  "])
@@ -65,7 +73,7 @@ def test_empty_means_not_set(empty):
 def test_names_that_differ_warn(caplog):
     environ = {"IMDISPATCHER_DB_PORT": "1", "ODOO_IMDISPATCHER_DB_PORT": "2"}
     with caplog.at_level(logging.WARNING):
-        assert settings.read(environ, {})["port"].text == "2"
+        assert settings.read(environ, {})["imdispatcher_db_port"].text == "2"
     assert "ODOO_IMDISPATCHER_DB_PORT counts" in caplog.text
 
 
@@ -77,7 +85,10 @@ def test_passwords_that_differ_are_not_logged(caplog):
 
 
 def test_a_password_keeps_its_blanks():
-    assert settings.read({"IMDISPATCHER_DB_PASSWORD": " a "}, {})["password"].text == " a "
+    assert (
+        settings.read({"IMDISPATCHER_DB_PASSWORD": " a "}, {})["imdispatcher_db_password"].text
+        == " a "
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,82 +125,99 @@ def test_good_ports(port):
 
 
 @pytest.mark.parametrize(
-    "port", ["abc", "0", "65536", "70000", "-1", "5432.0", "0x10", "٥٤٣٢", "5 432"]
-)
-def test_bad_ports(port):
-    with pytest.raises(settings.BadSetting) as error:
-        parameters(imdispatcher_db_port=port, imdispatcher_db_host="a,b")
-    assert "imdispatcher_db_port in odoo.conf" in str(error.value)
-    assert "1 to 65535" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "options, name",
+    "option, value",
     [
-        ({"imdispatcher_db_host": "a,b", "imdispatcher_db_port": "1,2,3"}, "port"),
-        ({"imdispatcher_db_host": "a", "imdispatcher_db_port": "1,2"}, "port"),
-        ({"imdispatcher_db_dsn": "host=a,b,c port=1,2"}, "dsn"),
-        ({"imdispatcher_db_dsn": "host=a,b port=1,2", "imdispatcher_db_host": "a"}, "dsn"),
+        *(("port", port) for port in ("abc", "0", "65536", "70000", "-1", "5432.0", "0x10")),
+        *(("port", port) for port in ("٥٤٣٢", "5 432", "1,x")),
+        *(("sslmode", mode) for mode in ("maybe", "REQUIRE", "on")),
+        ("service", "nowhere"),
+        ("target_session_attrs", "primarily"),
+        ("keepalives_idle", "soon"),
+        ("connect_timeout", "1s"),
     ],
 )
-def test_hosts_and_ports_that_do_not_fit(options, name):
-    with pytest.raises(settings.BadSetting, match=f"imdispatcher_db_{name}.* ports .* hosts"):
-        parameters(**options)
-
-
-@pytest.mark.parametrize("mode", ["maybe", "REQUIRE", "on"])
-def test_bad_sslmode(mode):
-    with pytest.raises(settings.BadSetting, match="verify-full"):
-        settings.read({"IMDISPATCHER_DB_SSLMODE": mode}, {})
-
-
-@pytest.mark.parametrize(
-    "dsn, said",
-    [
-        ("garbage", "cannot be parsed"),
-        ("host=a nonsense=1", "unknown keyword 'nonsense'"),
-        ("postgresql://h/db?nonsense=1", "unknown keyword 'nonsense'"),
-        ("host='a", "cannot be parsed"),
-        ("postgresql://[::1/db", "cannot be parsed"),
-        ("port=abc", "port='abc'"),
-        ("postgresql://h:70000/", "port='70000'"),
-        ("sslmode=maybe", "sslmode='maybe'"),
-        ("keepalives_idle=soon", "keepalives_idle='soon'"),
-    ],
-)
-def test_bad_dsns(dsn, said):
-    with pytest.raises(settings.BadSetting, match="imdispatcher_db_dsn") as error:
-        settings.read({}, {"imdispatcher_db_dsn": dsn})
-    assert said in str(error.value)
+def test_bad_values(option, value):
+    hosts = {"imdispatcher_db_host": "10.0.0.1,10.0.0.2"}
+    with pytest.raises(BadSetting) as error:
+        load(**hosts, **{f"imdispatcher_db_{option}": value})
+    assert f"imdispatcher_db_{option} in odoo.conf): {value!r}; allowed" in str(error.value)
     assert "\n" not in str(error.value)
 
 
+def test_hosts_and_ports_that_do_not_fit():
+    with pytest.raises(BadSetting, match="could not match 3 port numbers to 2 hosts"):
+        load(imdispatcher_db_host="a,b", imdispatcher_db_port="1,2,3")
+
+
+def test_a_bad_value_that_is_odoos_own():
+    with pytest.raises(BadSetting, match="Odoo's own"):
+        load(odoo={**ODOO, "sslmode": "maybe"}, imdispatcher_db_host="a")
+
+
+@pytest.mark.parametrize("option", ["sslrootcert", "passfile", "service", "require_auth"])
+def test_any_keyword_of_libpq_is_a_setting(option):
+    name = f"imdispatcher_db_{option}"
+    assert settings.read({}, {name: "x"})[name].text == "x"
+    assert settings.read({name.upper(): "x"}, {})[name].text == "x"
+    assert settings.read({"ODOO_" + name.upper(): "x"}, {})[name].text == "x"
+
+
 @pytest.mark.parametrize(
-    "dsn",
+    "name, instead",
     [
-        "host=a password=hush more hush",
-        "host=a password=one hush=two",
-        "host=a pasword=hush",
-        "postgresql://u:hu%zzsh@h/",
-        "postgresql://u:hush@h/?nonsense=1",
-        "postgresql://u:hush@h:70000/",
-        "hush",
-        "password=hush port=abc",
-        "postgresql://u:hu/hush?hush=1@h/",
-        "postgresql://u:hush/x@h/",
+        ("imdispatcher_db_sslrootcrt", "did you mean imdispatcher_db_sslrootcert?"),
+        ("imdispatcher_db_hots", "did you mean imdispatcher_db_host?"),
+        ("imdispatcher_db_dbname", "did you mean imdispatcher_db_name?"),
+        ("imdispatcher_keep_notifi", "did you mean imdispatcher_keep_notify?"),
+        ("imdispatcher_db_zzz", "see libpq's keywords"),
+        ("imdispatcher_db_dsn", "each keyword of libpq is a setting of its own now"),
     ],
 )
-def test_a_bad_dsn_does_not_show_its_password(dsn):
-    with pytest.raises(settings.BadSetting) as error:
-        settings.read({"IMDISPATCHER_DB_DSN": dsn}, {})
-    shown = str(error.value) + repr(error.value.__cause__)
-    assert "hush" not in shown
-    assert "%zz" not in shown
+def test_unknown_names(name, instead):
+    for environ, options in (({}, {name: "hush"}), ({name.upper(): "hush"}, {})):
+        with pytest.raises(BadSetting, match=f"unknown setting {name}") as error:
+            settings.read(environ, options)
+        assert instead in str(error.value)
+        assert "hush" not in str(error.value)
+
+
+KUBERNETES = {
+    "IMDISPATCHER_DB_SERVICE_HOST": "10.0.0.1",
+    "IMDISPATCHER_DB_SERVICE_PORT": "5432",
+    "IMDISPATCHER_DB_SERVICE_PORT_POSTGRES": "5432",
+    "IMDISPATCHER_DB_PORT": "tcp://10.0.0.1:5432",
+    "IMDISPATCHER_DB_PORT_5432_TCP": "tcp://10.0.0.1:5432",
+    "IMDISPATCHER_DB_PORT_5432_TCP_ADDR": "10.0.0.1",
+    "IMDISPATCHER_DB_PORT_5432_TCP_PROTO": "tcp",
+}
+
+
+def test_what_kubernetes_sets_is_ignored_with_one_warning(caplog):
+    options = {"imdispatcher_db_port": "5433"}
+    found = settings.read(KUBERNETES, options)
+    assert {name: value.text for name, value in found.items()} == options
+    assert len(caplog.records) == 1
+    assert "enableServiceLinks: false" in caplog.text
+
+
+def test_a_port_beside_what_kubernetes_sets_counts():
+    environ = {**KUBERNETES, "IMDISPATCHER_DB_PORT": "5434"}
+    assert settings.read(environ, {})["imdispatcher_db_port"].text == "5434"
+
+
+def test_a_password_is_never_shown():
+    hosts = {"imdispatcher_db_password": "hush", "imdispatcher_db_sslpassword": "hush"}
+    with pytest.raises(BadSetting) as error:
+        load(**hosts, imdispatcher_db_port="abc")
+    assert "hush" not in str(error.value)
+    value = settings.Value("imdispatcher_db_password", "hush", "")
+    assert "hush" not in str(value.bad("x")) + value.shown()
 
 
 def test_what_is_not_set_comes_from_odoo():
     assert parameters(imdispatcher_db_host="a") == {
         **libpq.DEFAULTS,
+        "application_name": "odoo-{pid}-listener",
         "host": "a",
         "port": "6432",
         "user": "odoo",
@@ -199,30 +227,22 @@ def test_what_is_not_set_comes_from_odoo():
     }
 
 
-def test_single_settings_beat_the_dsn():
-    merged = parameters(
-        imdispatcher_db_dsn="postgresql://u:p@h:1/other?sslmode=require&keepalives_idle=60",
-        imdispatcher_db_host="a",
-        imdispatcher_db_user="me",
-    )
-    assert merged["host"] == "a"
-    assert merged["port"] == "1"
-    assert merged["user"] == "me"
-    assert merged["password"] == "p"
-    assert merged["sslmode"] == "require"
-    assert merged["keepalives_idle"] == "60"
-    assert merged["dbname"] == "postgres", "Odoo sends its NOTIFY there"
+def test_the_name_fits_into_postgresql():
+    odoo = {**ODOO, "application_name": "x" * 70}
+    name = parameters(odoo=odoo, imdispatcher_db_host="a")["application_name"]
+    assert len(name) == 63
+    assert name.endswith("x-listener")
 
 
 def test_an_address_does_not_get_the_poolers_name():
-    merged = parameters(imdispatcher_db_dsn="hostaddr=10.0.0.1")
+    merged = parameters(imdispatcher_db_hostaddr="10.0.0.1")
     assert "host" not in merged
     assert merged["hostaddr"] == "10.0.0.1"
 
 
-@pytest.mark.parametrize("dsn", ["hostaddr=10.0.0.1", "service=direct hostaddr=10.0.0.1"])
-def test_an_address_where_odoo_uses_a_socket(dsn):
-    assert "host" not in parameters(odoo={"database": "postgres"}, imdispatcher_db_dsn=dsn)
+@pytest.mark.parametrize("more", [{}, {"imdispatcher_db_connect_timeout": "3"}])
+def test_an_address_where_odoo_uses_a_socket(more):
+    assert "host" not in parameters(odoo={}, imdispatcher_db_hostaddr="10.0.0.1", **more)
 
 
 def test_blanks_beside_commas():
@@ -231,17 +251,42 @@ def test_blanks_beside_commas():
     assert merged["port"] == "1,2"
 
 
-def test_a_host_beats_the_dsns_address():
-    merged = parameters(imdispatcher_db_dsn="hostaddr=10.0.0.1", imdispatcher_db_host="a")
-    assert merged["host"] == "a"
-    assert "hostaddr" not in merged
+def test_of_several_hosts_libpq_takes_the_primary():
+    assert parameters(imdispatcher_db_host="a,b")["target_session_attrs"] == "read-write"
+    assert "target_session_attrs" not in parameters(imdispatcher_db_host="a")
+    given = {"imdispatcher_db_host": "a,b", "imdispatcher_db_target_session_attrs": "any"}
+    assert parameters(**given)["target_session_attrs"] == "any"
 
 
-def test_a_service_is_not_overruled_by_odoo():
-    assert parameters(imdispatcher_db_dsn="service=direct") == {
+def test_a_password_file_is_not_overruled_by_odoos_password():
+    assert "password" not in parameters(imdispatcher_db_passfile="/x")
+
+
+def test_a_service_is_not_overruled_by_odoo(tmp_path, monkeypatch):
+    (tmp_path / "services").write_text("[direct]\nhost=10.0.0.1\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    settings = load(imdispatcher_db_service="direct")
+    assert settings.direct == {
         **libpq.DEFAULTS,
+        "application_name": "odoo-{pid}-listener",
         "service": "direct",
         "dbname": "postgres",
+    }
+    assert settings.tools["PGSERVICE"] == "direct"
+    assert settings.tools["PGPORT"] is None
+
+
+def test_the_environment_of_pg_dump():
+    more = {"imdispatcher_db_sslrootcert": "/ca.pem", "imdispatcher_db_port": "5432"}
+    assert load(imdispatcher_db_host="db", **more).tools == {
+        "PGHOST": "db",
+        "PGHOSTADDR": None,
+        "PGPORT": "5432",
+        "PGUSER": "odoo",
+        "PGPASSWORD": "odoo's",
+        "PGSSLMODE": "prefer",
+        "PGSSLROOTCERT": "/ca.pem",
+        "PGCONNECT_TIMEOUT": "10",
     }
 
 
@@ -253,12 +298,19 @@ def test_a_dead_peer_is_found_within_30_seconds():
 
 
 def test_another_system_database_agrees_with_odoos_own():
-    found = settings.read({"IMDISPATCHER_DB_NAME": "bus"}, {})
-    settings.check_system_database(found, {})
-    settings.check_system_database(found, {"db_system": "bus"})
-    with pytest.raises(settings.BadSetting, match="db_system, which is 'postgres'"):
-        settings.check_system_database(found, {"db_system": "postgres"})
-    settings.check_system_database({}, {"db_system": "anything"})
+    assert load(imdispatcher_db_name="bus").database == "bus"
+    assert load(imdispatcher_db_name="bus").pooled["dbname"] == "bus"
+    assert load(imdispatcher_db_name="bus", db_system="bus").database == "bus"
+    assert load(db_system="anything").database == "anything"
+    assert load().database == "postgres"
+    with pytest.raises(BadSetting, match="db_system, which is 'postgres'"):
+        load(imdispatcher_db_name="bus", db_system="postgres")
+
+
+@pytest.mark.parametrize("name", ["template0", "template1", "postgres://x"])
+def test_bad_system_databases(name):
+    with pytest.raises(BadSetting, match="imdispatcher_db_name"):
+        load(imdispatcher_db_name=name)
 
 
 @pytest.mark.parametrize(
@@ -275,19 +327,16 @@ def test_another_system_database_agrees_with_odoos_own():
     ],
 )
 def test_whether_notify_keeps_its_connection(environ, options, kept):
-    assert settings.keeps_notify(settings.read(environ, options)) is kept
+    found = load(environ, **options)
+    assert found.keep_notify is kept
+    assert not found.names_postgresql
 
 
 def test_keeping_is_on_or_off():
-    expected = (
-        "bad setting imdispatcher_keep_notify \\(from imdispatcher_keep_notify in odoo.conf\\):"
-        " 'perhaps'; allowed: True or False"
-    )
-    with pytest.raises(settings.BadSetting, match=expected):
-        settings.read({}, {"imdispatcher_keep_notify": "perhaps"})
+    with pytest.raises(BadSetting, match="'perhaps'; allowed: True or False"):
+        load(imdispatcher_keep_notify="perhaps")
 
 
-def test_keeping_alone_names_no_place():
-    found = settings.read({}, {"imdispatcher_keep_notify": "False"})
-    assert not settings.name_a_place(found)
-    assert settings.name_a_place(settings.read({}, {"imdispatcher_db_port": "5432"}))
+def test_what_names_postgresql():
+    assert load(imdispatcher_db_port="5432").names_postgresql
+    assert not load().names_postgresql

@@ -5,19 +5,20 @@ from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
-from odoo.addons.bus_alt_connection import keep, listener, pgtools, redirect, seams
+from odoo.addons.bus_alt_connection import hooks, inbox, keep, seams
 
 
 @tagged("post_install", "-at_install")
-class TestRedirect(common.TransactionCase):
-    def test_every_listener_of_the_table_is_there(self):
-        listeners = {row.name for row in seams.LISTENERS if row.first <= redirect.SERIES}
-        self.assertEqual({row.name for row, _code in redirect.find_listeners()}, listeners)
+class TestHooks(common.TransactionCase):
+    def test_every_place_of_the_table_is_there(self):
+        names = {row.name for row in seams.SEAMS if row.first <= hooks.SERIES}
+        self.assertEqual(set(hooks.find()), names)
+        self.assertEqual(hooks.what_is_missing(), [])
 
     def test_other_cursors_are_odoos_own(self):
         with db_connect("postgres").cursor() as cr:
-            self.assertNotIsInstance(cr._cnx, listener.Inbox)
-        self.assertNotIsInstance(self.env.cr._cnx, listener.Inbox)
+            self.assertNotIsInstance(cr._cnx, inbox.Inbox)
+        self.assertNotIsInstance(self.env.cr._cnx, inbox.Inbox)
 
     def test_the_dispatcher_waits_on_an_inbox(self):
         met = []
@@ -29,11 +30,11 @@ class TestRedirect(common.TransactionCase):
             met.append(cursor)
             raise Stop()
 
-        self.patch(listener.Cursor, "commit", commit)
+        self.patch(inbox.Cursor, "commit", commit)
         with self.assertRaises(Stop):
             ImDispatch().loop()
         (cursor,) = met
-        self.assertEqual(cursor._statements, ["listen imbus"])
+        self.assertEqual(cursor._cnx.channel, "imbus")
         self.assertTrue(cursor._cnx.closed, "it ends with its cursor")
 
     def test_connections_to_the_system_database_are_kept(self):
@@ -58,21 +59,3 @@ class TestRedirect(common.TransactionCase):
         with db_connect("postgres").cursor() as cr:
             first = cr._cnx
         self.assertTrue(first.closed)
-
-    def test_the_environment_of_pg_dump(self):
-        pooled = {"PATH": "/bin", "PGHOST": "pooler", "PGPORT": "6432", "PGUSER": "odoo"}
-        merged = {"host": "db", "port": "5432", "connect_timeout": "10", "keepalives": "1"}
-        self.assertEqual(
-            pgtools.environment(pooled, {**merged, "sslrootcert": "/ca.pem", "dbname": "postgres"}),
-            {
-                **pooled,
-                "PGHOST": "db",
-                "PGPORT": "5432",
-                "PGCONNECT_TIMEOUT": "10",
-                "PGSSLROOTCERT": "/ca.pem",
-            },
-        )
-        self.assertEqual(
-            pgtools.environment(pooled, {"service": "direct"}),
-            {"PATH": "/bin", "PGUSER": "odoo", "PGSERVICE": "direct"},
-        )
