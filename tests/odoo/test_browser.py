@@ -86,7 +86,7 @@ def test_two_people_talk(whole, discuss):
     rows = whole.postgres.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name LIKE %s AND usename = %s",
-        ["%-imbus", ROLE],
+        ["%-listener", ROLE],
     )
     assert rows
     begin = alice.write("Did PostgreSQL just restart?")

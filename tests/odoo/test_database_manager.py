@@ -37,7 +37,7 @@ def test_backups_while_others_query(addon):
                 assert any("res_users" in error for error in users.errors)
 
 
-@pytest.mark.parametrize("backup_format", ["zip", "dump"])
+@pytest.mark.parametrize("backup_format", ["zip", pytest.param("dump", marks=pytest.mark.slow)])
 def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
     with deployment.odoo(options={**deployment.direct, **manager.OPTIONS}) as odoo:
         content = manager.backup(odoo, backup_format)
@@ -56,6 +56,7 @@ def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
             deployment.postgres.execute(f'DROP DATABASE IF EXISTS "{RESTORED}" WITH (FORCE)')
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not series.HAS_DB_COMMAND, reason="this series has no command db")
 def test_the_command_db_with_postgresql_named(deployment, tmp_path):
     """It loads no addon: README says to name PostgreSQL on its command line."""

@@ -9,6 +9,9 @@ import pytest
 
 from ..stack.odoo import CHECKOUT
 from ..stack.process import CACHE
+from .conftest import Site
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,9 @@ def test_the_wheel_works_without_addons_path(deployment, built, tmp_path):
         odoo.python = python
         del odoo.environ["PYTHONPATH"]
         odoo.start()
-        assert deliver(odoo) == 100
+        site = Site(deployment, odoo)
+        assert site.deliver() == 100
+        site.close()
         assert "listening at" in odoo.log()
         done = odoo.buscheck(rc=True)
         assert done.returncode == 0, done.stdout + done.stderr

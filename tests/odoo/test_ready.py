@@ -84,7 +84,8 @@ def test_a_listen_that_goes_astray_is_said(deployment, tmp_path, what):
         "\n".join(line[4:] if line[:1] == " " else line for line in lines)
     )
     (rival / "__manifest__.py").write_text(
-        "{'name': 'rival', 'post_load': 'post_load', 'depends': ['bus'], 'author': 'a', 'license': 'AGPL-3'}"
+        "{'name': 'rival', 'post_load': 'post_load', 'depends': ['bus'],"
+        " 'author': 'a', 'license': 'AGPL-3'}"
     )
     with deployment.odoo(options=deployment.direct, start=False) as odoo:
         path = f"{odoo.options['addons_path']},{tmp_path}"

@@ -3,6 +3,8 @@
 import contextlib
 import time
 
+import pytest
+
 from ..stack.client import BusClient
 from ..stack.odoo import ROLE, Odoo, Sender
 from ..stack.pgbouncer import PgBouncer
@@ -11,6 +13,8 @@ from ..stack.users import Users
 
 # what each may have in all, and for one database: the rest is for the system database,
 # where a NOTIFY must not wait for a free place
+pytestmark = pytest.mark.slow
+
 CAPS = {"pgbouncer.ini": 30, "reports.ini": 10}
 POOLS = {"pgbouncer.ini": 20, "reports.ini": 8}
 FIRST, REPORTS = CAPS
