@@ -32,7 +32,6 @@ _logger = logging.getLogger(__name__)
 SERIES = int(re.search(r"\d+", str(version_info[0])).group())
 
 NOT_FOUND = "bus_alt_connection found no %s.%s in Odoo %s (%s): %s"
-NOT_LOADED = "bus_alt_connection is not loaded: server_wide_modules = %s"
 ASTRAY = (
     "LISTEN %s went to an ordinary connection of Odoo, not through bus_alt_connection: behind a"
     " pooler no notification will arrive. Another addon has replaced odoo.sql_db.db_connect, or the"
@@ -67,16 +66,15 @@ def install(settings: Settings) -> None:
     process, found = Process(settings), find()
     for line in what_is_missing():
         _logger.error("%s", line)
+    tools = functools.partial(_with_variables, variables=settings.tools)
     replacements = {
-        "connections": lambda stock: _connecting(stock, process, found),
-        "statements": lambda stock: _noticing_listen(stock, process),
-        "requests": lambda stock: ready.answering(stock, process, start_bus),
+        "connections": functools.partial(_connecting, process=process, found=found),
+        "statements": functools.partial(_noticing_listen, process=process),
+        "requests": functools.partial(ready.answering, process=process, start_bus=start_bus),
         "cron threads": _kept_alive,
-        "databases": lambda stock: _without(stock, settings.database),
-        "pg_dump and psql": lambda stock: _with_variables(stock, settings.tools),
-        "pg_dump and psql of the database manager": lambda stock: _with_variables(
-            stock, settings.tools
-        ),
+        "databases": functools.partial(_without, system=settings.database),
+        "pg_dump and psql": tools,
+        "pg_dump and psql of the database manager": tools,
     }
     for name in replacements.keys() & found.keys():
         row = found[name]
@@ -104,21 +102,6 @@ def what_is_missing() -> List[str]:
         for row in SEAMS
         if row.first <= SERIES and row.name not in found
     ]
-
-
-def what_is_wrong() -> List[str]:
-    """Return why this Odoo would not use the addon as it should; for ``buscheck``."""
-    modules = str(odoo.tools.config.get("server_wide_modules"))
-    loaded = "bus_alt_connection" in modules
-    return [*([] if loaded else [NOT_LOADED % modules]), *what_is_missing()]
-
-
-def direct_connections() -> int:
-    """Return how many connections straight to PostgreSQL this Odoo keeps."""
-    config = odoo.tools.config
-    # a threaded server has one for all
-    workers = config["max_cron_threads"] if config["workers"] and "cron worker" in find() else 0
-    return 1 + workers
 
 
 def _is_there(row: Seam) -> bool:

@@ -26,18 +26,24 @@ class Buscheck(Command):
 
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection import check, hooks, load_settings
-        from odoo.addons.bus_alt_connection.settings import BadSetting
+        from odoo.addons.bus_alt_connection import check, hooks, load_settings, settings
 
         try:
-            settings = load_settings()
-        except BadSetting as error:
+            found = load_settings()
+        except settings.BadSetting as error:
             answer = {"ok": False, "verdict": str(error)}
             sys.stdout.write((json.dumps(answer) if known.json else f"✗ {error}") + "\n")
             sys.exit(2)
-        findings = [check.Finding(check.BAD, text) for text in hooks.what_is_wrong()]
-        findings += check.run(settings, hooks.direct_connections())
-        answer = check.answer(settings, findings)
+        config = odoo.tools.config
+        wrong = hooks.what_is_missing()
+        if "bus_alt_connection" not in str(config.get("server_wide_modules")):
+            wrong.append("bus_alt_connection is not in server_wide_modules (or --load, here too)")
+        # a threaded server has one connection for bus and cron
+        needed = 1 + (config["max_cron_threads"] if config["workers"] else 0)
+        needed = needed if "cron worker" in hooks.find() else 1
+        findings = [check.Finding(check.BAD, text) for text in wrong]
+        findings += check.run(found, needed)
+        answer = check.answer(found, findings)
         text = json.dumps(answer, indent=2) if known.json else check.as_text(answer)
         sys.stdout.write(text + "\n")
         sys.exit(0 if answer["ok"] else 1)
