@@ -111,7 +111,10 @@ def _direct(settings: Settings) -> List[Finding]:
     listener = Listener(hurried, inbox, Times(heard_within=HEARD_WITHIN))
     listener.start()
     deadline = time.monotonic() + ALL
-    while listener.state.name == state.STARTING and time.monotonic() < deadline:
+    # of several hosts, the first may be dead
+    several = "," in settings.direct.get("hostaddr", settings.direct.get("host", ""))
+    open_ends = (state.STARTING, state.DEAF) if several else (state.STARTING,)
+    while listener.state.name in open_ends and time.monotonic() < deadline:
         time.sleep(0.02)
     inbox.close()
     verdict, where = listener.state, listener.state.where

@@ -92,7 +92,7 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
             inherited.remove("host")  # the pooler's name does not belong to this address
         if "passfile" in own:
             inherited.remove("password")
-        result = {**{k: pooled[k] for k in inherited & pooled.keys()}, **result}
+        result = {**{k: pooled[k] for k in sorted(inherited & pooled.keys())}, **result}
     if "," in result.get("hostaddr", result.get("host", "")):
         result.setdefault("target_session_attrs", "read-write")  # only a primary takes LISTEN
     return {**result, "dbname": pooled["dbname"]}

@@ -100,6 +100,20 @@ def never_answers(both):
 
 
 @contextlib.contextmanager
+def first_never_answers(both):
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        ports = f"{one.getsockname()[1]},{both.straight.port}"
+        yield {"imdispatcher_db_host": "127.0.0.1,127.0.0.1", "imdispatcher_db_port": ports}
+
+
+@contextlib.contextmanager
+def standby_first(both):
+    with standby(both) as options:
+        ports = f"{options['imdispatcher_db_port']},{both.straight.port}"
+        yield {"imdispatcher_db_host": "127.0.0.1,127.0.0.1", "imdispatcher_db_port": ports}
+
+
+@contextlib.contextmanager
 def wrong_password(both):
     yield {"imdispatcher_db_password": "not-the-password"}
 
@@ -150,6 +164,8 @@ CASES = [
     (session_pool, True, "is a pooler that keeps sessions"),
     (not_needed, True, "is PostgreSQL itself: a LISTEN survives there"),
     (certificate, True, r"TLSv1\.[23] \(sslmode=verify-full\)"),
+    (first_never_answers, True, "a NOTIFY on the pooled connection was heard"),
+    (standby_first, True, "a NOTIFY on the pooled connection was heard"),
     (pgbouncer, False, "is a pooler, not PostgreSQL"),
     (standby, False, "is a standby, which cannot LISTEN"),
     (another_cluster, False, "db_host leads to another server"),
