@@ -139,6 +139,9 @@ def _checked(value: Value) -> Value:
     text = value.text
     if keyword == "host" and not all(HOST.fullmatch(host) for host in text.split(",")):
         raise value.bad("host names, IP addresses or socket folders; the port is a setting itself")
+    # libpq before 13 reads a number as far as it goes
+    if keyword == "port" and not re.fullmatch(r"[0-9]+(,[0-9]*)*", text):
+        raise value.bad("1 to 65535; one, or one per host, separated by commas")
     if option == NAME and (text in ("template0", "template1") or "://" in text):
         raise value.bad("the name of a database that is not a template")
     if option == KEEP and text.lower() not in SWITCH:
@@ -161,6 +164,8 @@ def is_keyword(name: str) -> bool:
 def _instead(option: str) -> str:
     if option == DB + "dsn":
         return f"each keyword of libpq is a setting of its own now, such as {DB}sslrootcert"
-    known = [name[len(PREFIX) :] for name in MEANINGS] + ["db_" + word for word in KEYWORDS]
+    known = [name[len(PREFIX) :] for name in MEANINGS] + [
+        "db_" + word for word in KEYWORDS if is_keyword(word)
+    ]
     near = difflib.get_close_matches(option[len(PREFIX) :], known, 1, 0.7)
     return f"did you mean {PREFIX}{near[0]}?" if near else f"see libpq's keywords: {DB}<keyword>"

@@ -7,9 +7,17 @@ import psutil
 import pytest
 
 from ..stack import manager
+from ..stack.deployment import deployment as running_deployment
 from ..stack.odoo import ROLE, Sender, connections_of
 from ..stack.process import wait_until
 from .conftest import running
+
+
+@pytest.fixture(scope="module")
+def deployment():
+    """With no other Odoo that keeps connections."""
+    with running_deployment() as whole:
+        yield whole
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import pytest
 import requests
 
+from ..stack import series
 from ..stack.client import BusClient
 from ..stack.deployment import deployment as running_deployment
 from ..stack.process import wait_until
@@ -75,6 +76,7 @@ def test_it_answers_while_postgresql_is_down():
         wait_until(lambda: odoo.ready().status_code == 200, "ready again")
 
 
+@pytest.mark.skipif(series.NUMBER < 17, reason="--load has no order: who is last is luck")
 @pytest.mark.parametrize("what", RIVALS)
 def test_a_listen_that_goes_astray_is_said(deployment, tmp_path, what):
     rival = tmp_path / "rival"

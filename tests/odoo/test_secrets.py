@@ -5,6 +5,8 @@ import contextlib
 import psutil
 import pytest
 
+from bus_alt_connection.settings import is_keyword
+
 from ..stack import series
 from ..stack.client import BusClient
 from ..stack.process import wait_until
@@ -26,7 +28,7 @@ def test_passwords_stay_secret(deployment, good):
     options = {
         **DEBUG,
         **deployment.direct,
-        "imdispatcher_db_sslpassword": "hush-of-a-key",
+        **({"imdispatcher_db_sslpassword": "hush-of-a-key"} if is_keyword("sslpassword") else {}),
         "imdispatcher_db_user": "listener" if good else "odoo",
     }
     environ = {"IMDISPATCHER_DB_PASSWORD": secret}
