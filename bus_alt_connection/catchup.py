@@ -90,11 +90,17 @@ def in_batches(channels: list) -> List[List[str]]:
 
     What JSON cannot write is left out, with one line in the log: no NOTIFY could name it either.
     """
-    parts = (channels[i : i + BATCH] for i in range(0, len(channels), BATCH))
-    return [[json.dumps(part, default=_left_out)] for part in parts]
+    good = [channel for channel in channels if _is_writable(channel)]
+    return [[json.dumps(good[i : i + BATCH])] for i in range(0, len(good), BATCH)]
 
 
-def _left_out(value: object) -> None:
-    if type(value) not in _warned:
-        _warned.add(type(value))
-        _logger.warning("imbus: a subscription is not told: JSON cannot write %r", value)
+def _is_writable(channel: object) -> bool:
+    try:
+        # orjson, which Odoo reads it with, takes neither NaN nor half a character
+        json.dumps(channel, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        if type(error) not in _warned:
+            _warned.add(type(error))
+            _logger.warning("imbus: JSON cannot write the subscription %r: %s", channel, error)
+        return False
+    return True

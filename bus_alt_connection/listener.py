@@ -188,7 +188,7 @@ class Listener(threading.Thread):
         missed = [inbox for inbox in self._inboxes if (inbox.missed if session else inbox.bus)]
         if probe.error:
             if session:
-                self.state.unknown(session.where(), one_line(probe.error))
+                self.state.unknown(now, session.where(), one_line(probe.error))
             self._proof.not_sent(now, bool(session and missed))
             return
         self._met = probe.met

@@ -58,7 +58,8 @@ def load(
     database = _system_database(given, options)
     pooled = {name: str(value) for name, value in own(database).items() if value}
     pooled["dbname"] = pooled.pop("database", database)
-    name = pooled.get("application_name", "odoo-{pid}").replace(str(os.getpid()), "{pid}")
+    name = pooled.get("application_name", "odoo-{pid}")
+    name = re.sub(rf"\b{os.getpid()}\b", "{pid}", name)
     pooled["application_name"] = name
     direct = _direct(given, pooled)
     _check_with_libpq(given, direct)
@@ -84,8 +85,10 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
         for option, value in given.items()
         if option.startswith(DB) and option != NAME
     }
-    name = pooled["application_name"]
-    result = {**DEFAULTS, "application_name": name[: NAMEDATALEN - 1 - len(SUFFIX)] + SUFFIX, **own}
+    # a process's number may have two characters more than {pid}
+    name = pooled["application_name"].encode()[: NAMEDATALEN - 3 - len(SUFFIX)]
+    name = name.decode(errors="ignore") + SUFFIX
+    result = {**DEFAULTS, "application_name": name, **own}
     if "service" not in own:
         inherited = {"host", "port", "user", "password", "sslmode"}
         if "hostaddr" in own:
@@ -107,10 +110,14 @@ def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> 
     :raises BadSetting: where libpq refuses an option
     """
     nowhere = "/bus_alt_connection/no/such/folder"
-    dry = {key: value for key, value in direct.items() if key != "hostaddr"}
-    number = len((direct.get("hostaddr") or direct.get("host", "")).split(","))
+    number, addresses = (len(direct.get(key, "").split(",")) for key in ("host", "hostaddr"))
+    if "host" in direct and "hostaddr" in direct and number != addresses:
+        raise given[DB + "hostaddr"].bad("one for each host of imdispatcher_db_host")
+    hosts = ",".join([nowhere] * max(number, addresses))
+    # what is set here hides a service file and libpq's environment variables
+    dry = {"port": "5432", **direct, "host": hosts, "hostaddr": ""}
     try:
-        psycopg2.connect(**{**dry, "host": ",".join([nowhere] * number)})
+        psycopg2.connect(**dry)
     except psycopg2.Error as error:
         bad = re.search(r"invalid .*" if nowhere in str(error) else ".+", str(error))
         if bad:

@@ -55,9 +55,9 @@ KEYWORDS = re.findall(
 
 SECRET = re.compile(r"password|secret|scram_")
 
-# what Kubernetes sets where a Service is called imdispatcher-db
+# what Kubernetes sets where a Service is called imdispatcher-db, or alike
 KUBERNETES = re.compile(
-    r"DB_SERVICE_(HOST|PORT\w*)=.*|DB_PORT_[0-9]+_(TCP|UDP|SCTP)\w*=.*|DB_PORT=(tcp|udp|sctp)://.*"
+    r"(\w+_)?(SERVICE_(HOST|PORT\w*)=|PORT_[0-9]+_(TCP|UDP|SCTP)\w*=|PORT=(tcp|udp|sctp)://).*"
 )
 
 

@@ -10,8 +10,8 @@ unknown    it listens, but the pooled connection took no NOTIFY   WARNING
 deaf       notifications are not heard                            ERROR
 ========== ====================================================== =======
 
-Three losses may be said at once, then one a minute; of one that was not said there is a line once
-it has lasted a minute.
+Three troubles may be said at once, then one a minute; of one that was not said there is a line
+once it has lasted a minute.
 """
 
 import logging
@@ -41,8 +41,8 @@ class State:
         self.proven: Optional[float] = None  # when something proved that they do
         self.reminder = NEVER  # when there is something to say again
         self._deaf_since: Optional[float] = None
-        self._said = True  # there is a line about the loss
-        self._next_line = -NEVER  # when there may be a line about the next loss
+        self._said = True  # there is a line about what is wrong
+        self._next_line = -NEVER  # when there may be a line about the next trouble
 
     def starting(self, channels: str) -> None:
         """It has to listen on these channels, which nothing has proven yet."""
@@ -63,29 +63,37 @@ class State:
         self.name, self.reason, self.reminder = LISTENING, "", NEVER
         self._deaf_since, self._said = None, True
 
-    def unknown(self, where: str, reason: str) -> None:
+    def unknown(self, now: float, where: str, reason: str) -> None:
         """The listener listens, but nobody can tell whether it would hear."""
         self.where, self.reason = where, reason
-        if self.name != UNKNOWN and self._said:
-            _logger.warning(NOT_KNOWN, self.channels, where, reason)
-        self.name, self.reminder = UNKNOWN, NEVER
+        if self.name != UNKNOWN:
+            self.name = UNKNOWN
+            self._trouble(now, logging.WARNING, NOT_KNOWN % (self.channels, where, reason))
 
     def deaf(self, now: float, reason: str) -> None:
         """Notifications do not arrive: said once, then each minute until they do."""
         self.reason = reason
-        if self._deaf_since is None:
-            self._deaf_since, self._said = now, now >= self._next_line
-            if self._said:
-                minute = self._times.reminder
-                self._next_line = max(self._next_line, now - 2 * minute) + minute
-                _logger.error("%s: deaf: %s. Trying again until it hears.", self.channels, reason)
         if self.name != DEAF:
-            self.reminder = now + self._times.reminder
-        self.name = DEAF
+            self.name, self._deaf_since = DEAF, now
+            text = f"{self.channels}: deaf: {reason}. Trying again until it hears."
+            self._trouble(now, logging.ERROR, text)
+
+    def _trouble(self, now: float, level: int, text: str) -> None:
+        minute = self._times.reminder
+        self._said = now >= self._next_line
+        if self._said:
+            self._next_line = max(self._next_line, now - 2 * minute) + minute
+            _logger.log(level, "%s", text)
+        self.reminder = NEVER if self._said and self.name == UNKNOWN else now + minute
 
     def remind(self, now: float) -> None:
-        """Say again, once a minute, that nothing is heard."""
-        if now >= self.reminder:
-            self.reminder, self._said = now + self._times.reminder, True
+        """Say, once a minute, that nothing is heard; and what was not said before."""
+        if now < self.reminder:
+            return
+        self.reminder, self._said = now + self._times.reminder, True
+        if self.name == UNKNOWN:
+            self.reminder = NEVER
+            _logger.warning(NOT_KNOWN, self.channels, self.where, self.reason)
+        else:
             seconds = now - self._deaf_since
             _logger.warning("%s: still deaf after %.0f s: %s", self.channels, seconds, self.reason)

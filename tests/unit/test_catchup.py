@@ -7,6 +7,7 @@ import pytest
 
 from bus_alt_connection import catchup
 from bus_alt_connection.inbox import Inbox
+from bus_alt_connection.payload import is_readable
 
 
 @pytest.fixture
@@ -96,3 +97,54 @@ def test_a_subscription_that_json_cannot_write_is_left_out_with_one_line(caplog)
         ((payload,),) = catchup.in_batches(channels)
         assert ["db", "a"] in json.loads(payload)
     assert caplog.text.count("JSON cannot write") == 1
+
+
+def test_half_a_character_keeps_nobody_else_from_being_told():
+    """Any visitor may subscribe to it; an inbox of the bus takes no payload that names it."""
+    channels = [("db", "a"), ("db", "\ud800"), ("db", "b")]
+    told = [
+        channel
+        for (payload,) in catchup.in_batches(channels)
+        if is_readable(payload)
+        for channel in json.loads(payload)
+    ]
+    assert ["db", "a"] in told
+    assert ["db", "b"] in told
+
+
+def test_a_channel_that_json_cannot_write_leaves_a_payload_that_odoo_can_read():
+    for channel in (object(), ("db", object()), ("db", b"bytes")):
+        ((payload,),) = catchup.in_batches([channel, ("db", "a")])
+        assert is_readable(payload)
+
+
+def test_a_thousand_websockets_are_told_at_less_than_200_queries_a_second(inboxes):
+    left = catchup.CatchUp(lambda first, last: last)
+    channels = [("db", f"channel {i}") for i in range(1000)]
+    inbox = inboxes(lambda: catchup.in_batches(channels))
+    left.plan(100.0, [inbox])
+    now, told = 100.0, []
+    while left.next() < float("inf"):
+        assert left.next() >= now
+        now = left.next()
+        told.append((now, len(json.loads(left.take(now)[1][0]))))
+    assert sum(number for _now, number in told) == 1000
+    assert now - 100.0 >= 1000 / 200 - catchup.PERIOD
+    assert now - 100.0 < 10
+
+
+def test_an_inbox_that_could_not_say_is_told_by_the_next_plan(inboxes):
+    answers = iter([psycopg2.OperationalError("away"), [["db1", "db2"]]])
+
+    def everything():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    left, inbox = catchup.CatchUp(lambda first, last: first), inboxes(everything)
+    left.plan(100.0, [inbox])
+    assert left.take(101.0) is None
+    left.plan(102.0, [inbox])
+    assert left.take(102.0) == (inbox, ["db1", "db2"])
+    assert inbox.missed is False

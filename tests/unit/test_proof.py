@@ -130,3 +130,58 @@ def test_a_new_session_is_proven_by_a_new_probe(proven):
     assert proven.heard(112.1, ["old"]) is None
     assert not proven.proven
     assert proven.todo(112.1) == SEND
+
+
+def test_a_loss_before_the_first_session_is_probed_too():
+    proof = Proof(TIMES, lambda first, last: last)
+    proof.lost(100.0, probing=True)
+    assert proof.next() == 100.0 + TIMES.retry_soon[1]
+
+
+def test_while_it_is_deaf_for_long_probes_are_no_more_frequent_than_retries(proven):
+    sent, now = [], 200.0
+    while now < 800.0:
+        proven.lost(now, probing=True)  # an attempt to connect fails each second
+        if proven.todo(now) == SEND:
+            sent.append(now)
+            proven.sending(now, f"probe {now}")
+            if len(sent) % 2:
+                proven.sent(now + 0.1)
+            else:
+                proven.not_sent(now + 0.1, hurry=False)
+        now += 1.0
+    assert all(later - earlier >= TIMES.retry[0] for earlier, later in zip(sent, sent[1:]))
+    assert len(sent) >= 600 / (TIMES.retry[1] + 2)
+
+
+def test_an_hour_of_constant_traffic_has_a_probe_of_its_own_each_minute(proven):
+    sent, now = [100.01], 100.0
+    while now < 3700.0:
+        now += 0.5
+        proven.heard(now, ["somebody's"])
+        todo = proven.todo(now)
+        assert todo != GIVE_UP
+        if todo == SEND:
+            sent.append(now)
+            proven.sending(now, f"probe {now}")
+            proven.heard(now + 0.01, ["somebody's"])
+            proven.sent(now + 0.02)
+            proven.heard(now + 0.03, [f"probe {now}"])
+    gaps = [later - earlier for earlier, later in zip(sent, sent[1:])]
+    assert max(gaps) <= TIMES.own_probe[1] + 1
+    assert min(gaps) >= TIMES.own_probe[0]
+
+
+def test_a_silent_session_is_given_up_soon_after_it_went_deaf(proven):
+    """It is proven at 100; with nothing heard it is known to be deaf within 20 s."""
+    while proven.todo(proven.next()) == SEND:
+        now = proven.next()
+        proven.sending(now, "not heard")
+        proven.sent(now + 0.1)
+    assert proven.next() <= 100.01 + TIMES.silence[1] + TIMES.heard_within + 0.2
+
+
+def test_sending_may_take_as_long_as_it_does(proof):
+    proof.sending(100.0, "mine")
+    assert proof.next() == NEVER
+    assert proof.todo(1e6) is None

@@ -68,3 +68,37 @@ def test_pauses_are_drawn_from_a_range():
     retry = Retry(Times(), lambda first, last: first)
     retry.began(100.0)
     assert retry.failed(100.0, False) == 100.25
+
+
+def test_a_path_that_takes_listen_and_breaks_is_not_tried_more_than_twice_a_minute():
+    _found, later = pauses(Retry(Times(), latest), 100.0, 40, lasting=5.0, listening=True)
+    _found, end = pauses(Retry(Times(), latest), 100.0, 160, lasting=5.0, listening=True)
+    assert (end - later) / (160 - 40) == 30.0
+
+
+def test_a_session_that_held_almost_a_minute_ends_no_trouble():
+    retry = Retry(Times(), latest)
+    _found, now = pauses(retry, 100.0, 80)
+    retry.began(now)
+    retry.listening(now)
+    assert retry.failed(now + 59.9, False) == now + 30.0
+
+
+def test_a_server_that_comes_to_refuse_after_an_hour_of_nobody_gets_longer_pauses():
+    retry = Retry(Times(), latest)
+    _found, now = pauses(retry, 100.0, 3600, nobody_there=True)
+    found, _now = pauses(retry, now, 6)
+    assert found == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+def test_once_nobody_is_there_the_pauses_are_short_again():
+    retry = Retry(Times(), latest)
+    _found, now = pauses(retry, 100.0, 80)
+    found, _now = pauses(retry, now, 3, nobody_there=True)
+    assert found == [1.0, 1.0, 1.0]
+
+
+def test_the_time_that_an_attempt_took_counts_as_a_pause():
+    retry = Retry(Times(), latest)
+    retry.began(100.0)
+    assert retry.failed(110.0, True) <= 110.0

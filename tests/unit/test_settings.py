@@ -230,7 +230,7 @@ def test_what_is_not_set_comes_from_odoo():
 def test_the_name_fits_into_postgresql():
     odoo = {**ODOO, "application_name": "x" * 70}
     name = parameters(odoo=odoo, imdispatcher_db_host="a")["application_name"]
-    assert len(name) == 63
+    assert 55 <= len(name) <= 63
     assert name.endswith("x-listener")
 
 

@@ -45,8 +45,8 @@ def test_a_loss_is_repeated_each_minute(lines, state):
 
 
 def test_unknown_is_said_once_and_ends(lines, state):
-    state.unknown("here", "refused")
-    state.unknown("here", "refused")
+    state.unknown(0.5, "here", "refused")
+    state.unknown(0.5, "here", "refused")
     assert state.name == UNKNOWN
     state.listening(1.0, "here", 0.001)
     assert [level for level, _line in lines()] == ["WARNING", "INFO"]
@@ -90,3 +90,73 @@ def test_of_a_loss_that_was_not_said_there_is_a_line_once_it_lasts(lines, state)
     assert lines()[-1] == ("WARNING", "imbus: still deaf after 60 s: closed")
     state.listening(71.0, "here", 0.001)
     assert "back after 61.0 s" in lines()[-1][1]
+
+
+def test_at_most_three_losses_are_said_in_a_minute_of_flapping_then_one_a_minute(lines, state):
+    said = []
+    for second in range(0, 7200, 6):
+        before = len(lines())
+        state.deaf(float(second), "closed")
+        said += [second] * (len(lines()) - before)
+        state.listening(second + 1.0, "here", 0.001)
+    assert said[:3] == [0, 6, 12]
+    assert all(fourth - first >= 60 for first, fourth in zip(said, said[3:]))
+    assert all(later - earlier >= 60 for earlier, later in zip(said[3:], said[4:]))
+    assert len(said) > 100, "it is still said after hours"
+
+
+def test_after_a_quiet_while_three_losses_are_said_again(lines, state):
+    for begin in (0.0, 3600.0):
+        for second in range(4):
+            state.deaf(begin + second, "closed")
+            state.listening(begin + second + 0.5, "here", 0.001)
+    assert [level for level, _line in lines()].count("ERROR") == 6
+
+
+def test_nothing_is_repeated_once_it_hears(lines, state):
+    state.deaf(0.0, "gone")
+    state.listening(1.0, "here", 0.001)
+    before = lines()
+    for second in range(1, 600):
+        state.remind(float(second))
+    assert lines() == before
+
+
+def test_a_loss_that_was_not_said_but_ends_as_unknown_is_said_within_a_minute(lines, state):
+    """Else the last line says for hours that it hears."""
+    for second in range(4):
+        state.listening(float(second), "here", 0.001)
+        state.deaf(second + 0.5, "closed")
+    for second in range(4, 80):
+        state.unknown(float(second), "here", "refused")
+        state.remind(float(second))
+    assert "unknown whether notifications arrive" in lines()[-1][1]
+
+
+def test_the_loss_of_a_session_that_listened_without_proof_is_said(lines, state):
+    """An hour in which PgBouncer was away lies between two losses."""
+    state.deaf(0.0, "gone")
+    state.unknown(0.5, "here", "refused")
+    state.deaf(3600.0, "closed")
+    state.remind(3661.0)
+    assert ("ERROR", "imbus: deaf: closed. Trying again until it hears.") in lines()
+    assert "still deaf after 3661 s" not in lines()[-1][1], "it was not deaf for all that time"
+
+
+def test_a_pooled_connection_that_comes_and_goes_keeps_the_log_readable(lines, state):
+    """A probe each 10 s, every other of which finds no slot in PgBouncer."""
+    hours = 2
+    for second in range(0, hours * 3600, 20):
+        state.listening(float(second), "here", 0.001)
+        state.unknown(second + 10.0, "here", "no more connections allowed")
+    assert len(lines()) <= hours * 60 * 3
+
+
+def test_losses_of_sessions_that_nothing_proves_keep_the_log_readable(lines, state):
+    """PgBouncer is away, and the pauses of ``retry`` have grown to half a minute."""
+    hours = 2
+    for second in range(0, hours * 3600, 30):
+        state.deaf(float(second), "closed")
+        state.unknown(second + 1.0, "here", "refused")
+        state.remind(second + 5.0)
+    assert len(lines()) <= hours * 60 * 3
