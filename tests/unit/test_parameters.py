@@ -206,7 +206,7 @@ def test_nobody_is_called_for_an_address_that_is_set(callers):
     ],
 )
 def test_no_line_about_a_bad_setting_shows_a_password(keyword, text):
-    environ = {"IMDISPATCHER_DB_PASSWORD": "hush", "ODOO_IMDISPATCHER_DB_SSLPASSWORD": "hush"}
+    environ = {"IMDISPATCHER_DB_PASSWORD": "hush"}
     with pytest.raises(BadSetting, match=f"imdispatcher_db_{keyword}") as error:
         load({**ODOO, "password": "hush"}, environ, **{f"imdispatcher_db_{keyword}": text})
     assert "hush" not in str(error.value) + repr(error.value)
@@ -259,7 +259,7 @@ def test_how_libpq_calls_its_variables(keyword, text, variable):
     assert load(**{f"imdispatcher_db_{keyword}": text}).tools[variable] == text
 
 
-@pytest.mark.parametrize("keyword", ["keepalives_idle", "application_name", "sslpassword"])
+@pytest.mark.parametrize("keyword", ["keepalives_idle", "application_name", "tcp_user_timeout"])
 def test_what_has_no_variable_is_not_made_one(keyword):
     tools = load(**{f"imdispatcher_db_{keyword}": "7"}).tools
     assert "7" not in tools.values()
