@@ -6,15 +6,16 @@ import time
 import pytest
 
 from ..stack.client import BusClient
+from ..stack.deployment import deployment as running_deployment
 from ..stack.odoo import ROLE, Odoo, Sender
 from ..stack.pgbouncer import PgBouncer
 from ..stack.process import wait_until
 from ..stack.users import Users
 
-# what each may have in all, and for one database: the rest is for the system database,
-# where a NOTIFY must not wait for a free place
 pytestmark = pytest.mark.slow
 
+# what each may have in all, and for one database: the rest is for the system database,
+# where a NOTIFY must not wait for a free place
 CAPS = {"pgbouncer.ini": 30, "reports.ini": 10}
 POOLS = {"pgbouncer.ini": 20, "reports.ini": 8}
 FIRST, REPORTS = CAPS
@@ -22,6 +23,13 @@ ALONE = 15  # seconds that the first instance has for itself
 SECONDS = 60
 # lasts long enough for the machine itself not to be what is scarce
 QUERY = "SELECT count(*), pg_sleep(0.1) FROM res_users"
+
+
+@pytest.fixture(scope="module")
+def deployment():
+    """With no other Odoo that listens."""
+    with running_deployment() as whole:
+        yield whole
 
 
 def backends(pooler: PgBouncer) -> int:

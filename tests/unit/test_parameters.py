@@ -259,7 +259,7 @@ def test_how_libpq_calls_its_variables(keyword, text, variable):
     assert load(**{f"imdispatcher_db_{keyword}": text}).tools[variable] == text
 
 
-@pytest.mark.parametrize("keyword", ["keepalives_idle", "application_name", "tcp_user_timeout"])
+@pytest.mark.parametrize("keyword", ["keepalives_idle", "application_name", "keepalives_count"])
 def test_what_has_no_variable_is_not_made_one(keyword):
     tools = load(**{f"imdispatcher_db_{keyword}": "7"}).tools
     assert "7" not in tools.values()
