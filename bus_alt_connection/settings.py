@@ -139,7 +139,7 @@ def _checked(value: Value) -> Value:
     text = value.text
     if keyword == "host" and not all(HOST.fullmatch(host) for host in text.split(",")):
         raise value.bad("host names, IP addresses or socket folders; the port is a setting itself")
-    # libpq before 13 reads a number as far as it goes
+    # an old libpq reads a number as far as it goes
     if keyword == "port" and not re.fullmatch(r"[0-9]+(,[0-9]*)*", text):
         raise value.bad("1 to 65535; one, or one per host, separated by commas")
     if option == NAME and (text in ("template0", "template1") or "://" in text):
