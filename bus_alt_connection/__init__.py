@@ -40,11 +40,32 @@ def load_settings():
     import odoo
 
     from . import parameters
+    from .settings import NAME
 
     def own(database):
         return odoo.sql_db.connection_info_for(database)[1]
 
-    return parameters.load(os.environ, odoo.tools.config.options, own)
+    settings = parameters.load(os.environ, odoo.tools.config.options, own)
+    if NAME in settings.given and _is_odoos_own(settings):
+        raise settings.given[NAME].bad("a database that Odoo itself does not use")
+    return settings
+
+
+def _is_odoos_own(settings) -> bool:
+    """Tell whether the system database has Odoo's tables; no, where nobody answers yet."""
+    import psycopg2
+
+    from .session import Session
+    from .waker import Waker
+
+    waker = Waker()
+    try:
+        with Session(settings.pooled, waker, timeout=5.0) as session:
+            return session.run("SELECT to_regclass('ir_module_module') IS NOT NULL")[0]
+    except (psycopg2.Error, OSError):
+        return False
+    finally:
+        waker.close()
 
 
 def post_load() -> None:

@@ -119,7 +119,8 @@ def _direct(settings: Settings) -> List[Finding]:
     inbox.close()
     verdict, where = listener.state, listener.state.where
     if verdict.name == state.LISTENING:
-        mode = settings.direct.get("sslmode", "prefer")
+        default = "verify-full" if settings.direct.get("sslrootcert") == "system" else "prefer"
+        mode = settings.direct.get("sslmode", default)
         tls = listener.tls or "not encrypted"
         heard = Finding(GOOD, f"a NOTIFY on the pooled connection was heard at {where}")
         return [heard, Finding(REMARK, f"the direct connection: {tls} (sslmode={mode})")]

@@ -145,7 +145,7 @@ def _connecting(stock, process: Process, found: Mapping[str, Seam]):
     listening = {_function(row).__code__: row for row in found.values() if row.channel}
     config, system = odoo.tools.config, process.settings.database
     # nobody may be connected to a template that is copied
-    kept = process.settings.keep_notify and config.get("db_template") != system
+    kept = config.get("db_template") != system
     pool = keep.KeepingPool() if kept and not config["test_enable"] else None
 
     @functools.wraps(stock)

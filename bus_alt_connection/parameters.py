@@ -7,7 +7,7 @@ from typing import Callable, Dict, Mapping, NamedTuple, Optional
 
 import psycopg2
 
-from .settings import DB, KEEP, NAME, SWITCH, Value, read
+from .settings import DB, NAME, ODOO_USER, Value, read
 
 NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
 SUFFIX = "-listener"
@@ -20,6 +20,9 @@ DEFAULTS = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
+
+# who it is that connects; the tools do as Odoo, not as a role that may only listen
+IDENTITY = {"user", "password", "passfile", "sslcert", "sslkey"}
 
 # what has no environment variable ("34.15. Environment Variables" of the libpq documentation), and
 # what the tools have of their own: the database as an argument, a name
@@ -36,7 +39,6 @@ class Settings(NamedTuple):
     direct: Mapping[str, str]  # parameters of the listener
     pooled: Mapping[str, str]  # parameters of Odoo's own connections to the system database
     tools: Mapping[str, Optional[str]]  # environment of pg_dump and its like; None: taken away
-    keep_notify: bool
 
     @property
     def names_postgresql(self) -> bool:
@@ -63,8 +65,7 @@ def load(
     pooled["application_name"] = name
     direct = _direct(given, pooled)
     _check_with_libpq(given, direct)
-    keep = SWITCH[given[KEEP].text.lower()] if KEEP in given else True
-    return Settings(given, database, direct, pooled, _tools(direct), keep)
+    return Settings(given, database, direct, pooled, _tools(given, direct, pooled))
 
 
 def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
@@ -72,6 +73,9 @@ def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
     if name and own and own != name.text:
         # Odoo would NOTIFY in one and LISTEN in the other
         raise name.bad(f"the same as db_system, which is {own!r}")
+    served = options.get("db_name") or []  # a list from 19.0 on
+    if name and name.text in (served.split(",") if isinstance(served, str) else served):
+        raise name.bad("a database that Odoo itself does not use (db_name names it)")
     return name.text if name else own or "postgres"
 
 
@@ -88,17 +92,25 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
     # a process's number may have two characters more than {pid}
     name = pooled["application_name"].encode()[: NAMEDATALEN - 3 - len(SUFFIX)]
     name = name.decode(errors="ignore") + SUFFIX
-    result = {**DEFAULTS, "application_name": name, **own}
-    if "service" not in own:
-        inherited = {"host", "port", "user", "password", "sslmode"}
-        if "hostaddr" in own:
-            inherited.remove("host")  # the pooler's name does not belong to this address
-        if "passfile" in own:
-            inherited.remove("password")
-        result = {**{k: pooled[k] for k in sorted(inherited & pooled.keys())}, **result}
+    kept = [] if "service" in own else ["host", "port", "user", "password", "sslmode"]
+    inherited = {keyword: pooled[keyword] for keyword in kept if keyword in pooled}
+    if "hostaddr" in own:
+        inherited.pop("host", None)  # the pooler's name does not belong to this address
+    if own.get("sslrootcert") == "system":
+        inherited.pop("sslmode", None)  # libpq takes verify-full alone, then
+    if kept and ("passfile" in own or _is_other(own, pooled)):
+        # Odoo's own password is for nobody else, nor is PGPASSWORD; libpq looks into the
+        # password file where the password is empty
+        inherited["password"] = ""
+    result = {**inherited, **DEFAULTS, "application_name": name, **own, "dbname": pooled["dbname"]}
     if "," in result.get("hostaddr", result.get("host", "")):
         result.setdefault("target_session_attrs", "read-write")  # only a primary takes LISTEN
-    return {**result, "dbname": pooled["dbname"]}
+    return result
+
+
+def _is_other(direct: Mapping[str, str], pooled: Mapping[str, str]) -> bool:
+    """Tell whether the listener's role is not Odoo's own."""
+    return direct.get("user", pooled.get("user")) != pooled.get("user")
 
 
 def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> None:
@@ -126,14 +138,22 @@ def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> 
             raise value.bad(f"what libpq takes ({bad[0]})") from None
 
 
-def _tools(direct: Mapping[str, str]) -> Dict[str, Optional[str]]:
-    """Return what pg_dump, pg_restore and psql get, where Odoo's own environment differs."""
+def _tools(
+    given: Mapping[str, Value], direct: Mapping[str, str], pooled: Mapping[str, str]
+) -> Dict[str, Optional[str]]:
+    """Return what pg_dump, pg_restore and psql get, where Odoo's own environment differs.
+
+    They go where the listener goes, but as Odoo's own role: it owns what they read and write.
+    """
     # what Odoo put there leads to the pooler; a service file may leave the port out
     result: Dict[str, Optional[str]] = {"PGHOST": None, "PGHOSTADDR": None}
     if "service" in direct:
         result["PGPORT"] = None
+    other = _is_other(direct, pooled)
     for keyword, value in direct.items():
-        if not NO_VARIABLE.fullmatch(keyword):
+        if not (NO_VARIABLE.fullmatch(keyword) or (other and keyword in IDENTITY)):
             short = keyword if keyword == "connect_timeout" else keyword.replace("_", "")
             result["PG" + short.upper()] = value
+    if ODOO_USER in given:
+        result["PGUSER"] = given[ODOO_USER].text
     return result

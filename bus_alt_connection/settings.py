@@ -20,22 +20,20 @@ _logger = logging.getLogger(__name__)
 
 PREFIX = "imdispatcher_"
 DB = PREFIX + "db_"
-KEEP = PREFIX + "keep_notify"
 NAME = DB + "name"
+ODOO_USER = PREFIX + "odoo_user"
+KEEP = PREFIX + "keep_notify"  # of version 1.0
 
 # what README's table says of each: what it is, where it is not set
 MEANINGS = {
     DB + "host": ("where PostgreSQL itself is; several hosts separated by commas", "db_host"),
     DB + "port": ("and its port; one, or one per host", "db_port"),
-    DB + "user": ("who listens", "db_user"),
-    DB + "password": ("the role's password", "db_password"),
+    DB + "user": ("who listens; the role needs nothing but CONNECT", "db_user"),
+    DB + "password": ("that role's password", "db_password, for db_user only"),
     DB + "sslmode": ("how the connection is encrypted, in libpq's words", "db_sslmode"),
     NAME: ("the system database: Odoo's LISTEN and NOTIFY happen there", "postgres"),
-    KEEP: ("keep the pooled connection that a NOTIFY is sent on: True or False", "True"),
+    ODOO_USER: ("Odoo's own role, if PostgreSQL knows db_user by another name", "db_user"),
 }
-
-SWITCH = {"true": True, "1": True, "yes": True, "on": True}
-SWITCH.update({"false": False, "0": False, "no": False, "off": False})
 
 # a socket folder, an abstract socket; a name or an address
 HOST = re.compile(r"[/@].*|[\w.-]+|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
@@ -77,14 +75,12 @@ class Value(NamedTuple):
         """libpq's name for it."""
         return self.option[len(DB) :]
 
-    def shown(self) -> str:
-        """Return the text, if it may be seen."""
-        return "(not shown)" if SECRET.search(self.option) else repr(self.text)
-
     def bad(self, allowed: str) -> BadSetting:
-        """Return the error for a value that cannot work."""
-        place = f"{self.option} (from {self.source})"
-        return BadSetting(f"bad setting {place}: {self.shown()}; allowed: {allowed}")
+        """Return the error for a value that cannot work; it never shows a password."""
+        shown = "(not shown)" if SECRET.search(self.option) else repr(self.text)
+        return BadSetting(
+            f"bad setting {self.option} (from {self.source}): {shown}; allowed: {allowed}"
+        )
 
 
 def read(environ: Mapping[str, str], options: Mapping) -> Dict[str, Value]:
@@ -96,11 +92,13 @@ def read(environ: Mapping[str, str], options: Mapping) -> Dict[str, Value]:
     """
     found = {}
     for option, text in options.items():
-        # up to 18.0 Odoo turns the words None, True and False of odoo.conf into these values
-        unset = text is None or (text is False and option != KEEP) or not str(text).strip()
-        if option.startswith(PREFIX) and not unset:
+        # up to 18.0 Odoo turns the words None and False of odoo.conf into these values
+        if option.startswith(PREFIX) and text and str(text).strip():
             found[option] = Value(option, str(text), f"{option} in odoo.conf")
     found.update(_from(environ))
+    if KEEP in found or KEEP in options:
+        _logger.warning("%s has no effect any more: remove it", KEEP)
+        found.pop(KEEP, None)
     return {option: _checked(value) for option, value in found.items()}
 
 
@@ -144,8 +142,6 @@ def _checked(value: Value) -> Value:
         raise value.bad("1 to 65535; one, or one per host, separated by commas")
     if option == NAME and (text in ("template0", "template1") or "://" in text):
         raise value.bad("the name of a database that is not a template")
-    if option == KEEP and text.lower() not in SWITCH:
-        raise value.bad("True or False")
     if NUMBERS.fullmatch(keyword) and not re.fullmatch(r"[0-9]+", text):
         raise value.bad("a whole number")
     return value
@@ -164,8 +160,9 @@ def is_keyword(name: str) -> bool:
 def _instead(option: str) -> str:
     if option == DB + "dsn":
         return f"each keyword of libpq is a setting of its own now, such as {DB}sslrootcert"
-    known = [name[len(PREFIX) :] for name in MEANINGS] + [
-        "db_" + word for word in KEYWORDS if is_keyword(word)
-    ]
-    near = difflib.get_close_matches(option[len(PREFIX) :], known, 1, 0.7)
+    known = [*MEANINGS, *(DB + word for word in KEYWORDS if is_keyword(word))]
+    # what all names begin with would make any two of them alike
+    near = difflib.get_close_matches(
+        option[len(PREFIX) :], [name[len(PREFIX) :] for name in known], 1, 0.7
+    )
     return f"did you mean {PREFIX}{near[0]}?" if near else f"see libpq's keywords: {DB}<keyword>"

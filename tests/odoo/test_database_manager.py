@@ -5,9 +5,12 @@ import io
 import zipfile
 
 import pytest
+import requests
 
 from ..stack import manager, series
 from ..stack.deployment import deployment as running_deployment
+from ..stack.odoo import ROLE
+from ..stack.postgres import Postgres
 from ..stack.process import wait_until
 from ..stack.users import Users
 
@@ -54,6 +57,32 @@ def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
         finally:
             deployment.pgbouncer.forget(RESTORED)
             deployment.postgres.execute(f'DROP DATABASE IF EXISTS "{RESTORED}" WITH (FORCE)')
+
+
+def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment):
+    """Odoo's own role does, on the primary, although the standby is named first."""
+    deployment.postgres.create_role("listener", "password-of-listener", "")
+    standby = Postgres(deployment.folder / "standby", primary=deployment.postgres).start()
+    options = {
+        **manager.OPTIONS,
+        "imdispatcher_db_host": "127.0.0.1,127.0.0.1",
+        "imdispatcher_db_port": f"{standby.port},{deployment.postgres.port}",
+        "imdispatcher_db_user": "listener",
+        "imdispatcher_db_password": "password-of-listener",
+    }
+    name = f"{RESTORED}_too"
+    try:
+        with deployment.odoo(options=options) as odoo:
+            content = manager.backup(odoo)
+            manager.restore(odoo, name, content)
+            owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+            assert deployment.postgres.execute(owners, dbname=name) == [(ROLE,)]
+            page = requests.get(f"{odoo.url}/web/login?db={name}", timeout=60)
+            assert page.ok
+    finally:
+        standby.stop()
+        deployment.pgbouncer.forget(name)
+        deployment.postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.mark.slow

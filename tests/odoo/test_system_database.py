@@ -60,3 +60,14 @@ def test_bad_names_stop_the_server(closed, name):
     assert done.returncode != 0
     assert "bad setting imdispatcher_db_name (from" in done.stderr
     assert f"in odoo.conf): '{name}'" in done.stderr
+
+
+def test_a_database_of_odoos_own_stops_the_server(closed):
+    """Odoo would not show it any more."""
+    with closed.odoo(options=closed.direct, named=False, start=False) as odoo:
+        odoo.environ["IMDISPATCHER_DB_NAME"] = odoo.database
+        done = odoo.run("--stop-after-init", check=False, timeout=60)
+    lines = [line for line in done.stderr.splitlines() if " CRITICAL " in line]
+    assert len(lines) == 1
+    assert f"IMDISPATCHER_DB_NAME): '{odoo.database}'; allowed: a database that" in lines[0]
+    assert done.returncode != 0

@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 
+import psycopg2
 import pytest
 
 from bus_alt_connection import check
@@ -140,6 +141,26 @@ def certificate(both):
 
 
 @contextlib.contextmanager
+def certificates_of_the_system(both):
+    with certified(both.postgres, "localhost") as signer, pytest.MonkeyPatch.context() as environ:
+        environ.setenv("SSL_CERT_FILE", str(signer))
+        yield {"imdispatcher_db_host": "localhost", "imdispatcher_db_sslrootcert": "system"}
+
+
+@contextlib.contextmanager
+def password_file(both):
+    """The listener's own role has its password there; Odoo's must not be sent instead."""
+    both.postgres.create_role("listener", "password-of-listener", "")
+    path = both.folder / "passwords"
+    path.touch(0o600)
+    path.write_text("*:*:*:listener:password-of-listener\n")
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("PGPASSFILE", str(path))
+        environ.setenv("PGPASSWORD", both.password)
+        yield {"imdispatcher_db_user": "listener"}
+
+
+@contextlib.contextmanager
 def role_without_connect(both):
     both.postgres.create_role("stranger", "password-of-stranger", "")
     both.postgres.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
@@ -164,6 +185,7 @@ CASES = [
     (session_pool, True, "is a pooler that keeps sessions"),
     (not_needed, True, "is PostgreSQL itself: a LISTEN survives there"),
     (certificate, True, r"TLSv1\.[23] \(sslmode=verify-full\)"),
+    (password_file, True, "a NOTIFY on the pooled connection was heard"),
     (first_never_answers, True, "a NOTIFY on the pooled connection was heard"),
     (standby_first, True, "a NOTIFY on the pooled connection was heard"),
     (pgbouncer, False, "is a pooler, not PostgreSQL"),
@@ -179,6 +201,8 @@ CASES = [
     (certificate_of_another_host, False, "does not match host name"),
     (role_without_connect, False, "GRANT CONNECT ON DATABASE"),
 ]
+if psycopg2.__libpq_version__ >= 160000:
+    CASES.append((certificates_of_the_system, True, r"TLSv1\.[23] \(sslmode=verify-full\)"))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def load(own=None, environ=None, **options):
 def test_what_odoo_leaves_empty_is_left_to_libpq(empty):
     loaded = load(dict.fromkeys(ODOO, empty), imdispatcher_db_user="me")
     assert loaded.pooled.keys() == {"dbname", "application_name"}
-    assert loaded.direct.keys() == {"user", "dbname", "application_name", *parameters.DEFAULTS}
+    others = {"user", "password", "dbname", "application_name"}
+    assert loaded.direct.keys() == {*others, *parameters.DEFAULTS}
 
 
 def test_the_pooled_connection_is_odoos_own():

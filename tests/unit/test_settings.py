@@ -168,7 +168,7 @@ def test_any_keyword_of_libpq_is_a_setting(option):
         ("imdispatcher_db_sslrootcrt", "did you mean imdispatcher_db_sslrootcert?"),
         ("imdispatcher_db_hots", "did you mean imdispatcher_db_host?"),
         ("imdispatcher_db_dbname", "did you mean imdispatcher_db_name?"),
-        ("imdispatcher_keep_notifi", "did you mean imdispatcher_keep_notify?"),
+        ("imdispatcher_odoo_usr", "did you mean imdispatcher_odoo_user?"),
         ("imdispatcher_db_zzz", "see libpq's keywords"),
         ("imdispatcher_db_dsn", "each keyword of libpq is a setting of its own now"),
     ],
@@ -211,7 +211,7 @@ def test_a_password_is_never_shown():
         load(**hosts, imdispatcher_db_port="abc")
     assert "hush" not in str(error.value)
     value = settings.Value("imdispatcher_db_password", "hush", "")
-    assert "hush" not in str(value.bad("x")) + value.shown()
+    assert "hush" not in str(value.bad("x"))
 
 
 def test_what_is_not_set_comes_from_odoo():
@@ -259,7 +259,27 @@ def test_of_several_hosts_libpq_takes_the_primary():
 
 
 def test_a_password_file_is_not_overruled_by_odoos_password():
-    assert "password" not in parameters(imdispatcher_db_passfile="/x")
+    """libpq looks into it where the password is empty, and no PGPASSWORD counts then."""
+    assert parameters(imdispatcher_db_passfile="/x")["password"] == ""
+
+
+def test_odoos_password_is_not_for_another_role():
+    assert parameters(imdispatcher_db_user="listener")["password"] == ""
+    assert parameters(imdispatcher_db_user="odoo")["password"] == "odoo's"
+    given = {"imdispatcher_db_user": "listener", "imdispatcher_db_password": "own"}
+    assert parameters(**given)["password"] == "own"
+
+
+def test_certificates_of_the_system_bring_their_own_sslmode():
+    assert "sslmode" not in parameters(imdispatcher_db_sslrootcert="system")
+    assert parameters(imdispatcher_db_sslrootcert="/ca.pem")["sslmode"] == "prefer"
+
+
+@pytest.mark.parametrize("served", ["bus", "odoo,bus", ["bus"]])
+def test_the_system_database_is_none_of_odoos_own(served):
+    with pytest.raises(BadSetting, match=r"imdispatcher_db_name.*db_name names it"):
+        load(imdispatcher_db_name="bus", db_name=served)
+    assert load(imdispatcher_db_name="bus", db_name=False).database == "bus"
 
 
 def test_a_service_is_not_overruled_by_odoo(tmp_path, monkeypatch):
@@ -290,6 +310,32 @@ def test_the_environment_of_pg_dump():
     }
 
 
+LISTENER = {
+    "imdispatcher_db_host": "db",
+    "imdispatcher_db_user": "listener",
+    "imdispatcher_db_password": "listener's",
+    "imdispatcher_db_sslcert": "/listener.crt",
+    "imdispatcher_db_sslkey": "/listener.key",
+}
+
+
+def test_pg_dump_is_not_the_listeners_role():
+    """It may own nothing and see nothing; what Odoo itself hands over stays."""
+    tools = load(**LISTENER).tools
+    assert tools["PGHOST"] == "db"
+    assert not {"PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSSLCERT", "PGSSLKEY"} & tools.keys()
+
+
+def test_odoos_role_may_have_another_name_without_the_pooler():
+    assert load(**LISTENER, imdispatcher_odoo_user="postgres").tools["PGUSER"] == "postgres"
+
+
+def test_pg_dump_goes_to_the_primary_of_several_hosts():
+    tools = load(imdispatcher_db_host="standby,primary").tools
+    assert tools["PGHOST"] == "standby,primary"
+    assert tools["PGTARGETSESSIONATTRS"] == "read-write"
+
+
 def test_a_dead_peer_is_found_within_30_seconds():
     idle, interval, count = (
         int(libpq.DEFAULTS[f"keepalives_{name}"]) for name in ("idle", "interval", "count")
@@ -313,28 +359,13 @@ def test_bad_system_databases(name):
         load(imdispatcher_db_name=name)
 
 
-@pytest.mark.parametrize(
-    "environ, options, kept",
-    [
-        ({}, {}, True),
-        ({}, {"imdispatcher_keep_notify": "False"}, False),
-        # what Odoo up to 18.0 makes of the words in odoo.conf
-        ({}, {"imdispatcher_keep_notify": False}, False),
-        ({}, {"imdispatcher_keep_notify": True}, True),
-        ({}, {"imdispatcher_keep_notify": ""}, True),
-        ({"IMDISPATCHER_KEEP_NOTIFY": "no"}, {"imdispatcher_keep_notify": "True"}, False),
-        ({"ODOO_IMDISPATCHER_KEEP_NOTIFY": "ON"}, {"imdispatcher_keep_notify": "False"}, True),
-    ],
-)
-def test_whether_notify_keeps_its_connection(environ, options, kept):
-    found = load(environ, **options)
-    assert found.keep_notify is kept
-    assert not found.names_postgresql
-
-
-def test_keeping_is_on_or_off():
-    with pytest.raises(BadSetting, match="'perhaps'; allowed: True or False"):
-        load(imdispatcher_keep_notify="perhaps")
+@pytest.mark.parametrize("text", ["False", False, True, "perhaps"])
+def test_a_setting_of_version_1_0_only_warns(text, caplog):
+    assert load(imdispatcher_keep_notify=text).given == {}
+    assert load({"IMDISPATCHER_KEEP_NOTIFY": "no"}).given == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "imdispatcher_keep_notify has no effect any more: remove it"
+    ] * 2
 
 
 def test_what_names_postgresql():
