@@ -62,36 +62,29 @@ class CatchUp:
         return self._due if self._left else float("inf")
 
 
-def everybody(subscriptions: Mapping) -> list:
-    """Return channels that reach every subscriber, few of them more than once.
+def everybody(subscriptions: Mapping) -> List[str]:
+    """Return channels that reach every subscriber: of each, the one with the fewest others.
 
-    A subscriber that is woken looks at all of its channels. So a channel counts only where
-    it reaches somebody whom channels with fewer subscribers do not, in any order else.
+    A subscriber that is woken looks at all of its channels. What JSON cannot write is left out,
+    with one line in the log: no NOTIFY could name it either.
 
     :param subscriptions: maps each channel to the set of its subscribers (14.0 to 19.0) or
         to something else, which then stands for one subscriber (after 19.0)
     """
-    reached: set = set()
-    found = []
-    everything = [
-        (set(value) if isinstance(value, (set, frozenset)) else {id(value)}, channel)
+    rooms = [
+        (channel, list(value) if isinstance(value, (set, frozenset)) else [id(value)])
         for channel, value in list(subscriptions.items())
+        if _is_writable(channel)
     ]
-    random.shuffle(everything)
-    for subscribers, channel in sorted(everything, key=lambda entry: len(entry[0])):
-        if not subscribers <= reached:
-            reached |= subscribers
-            found.append(channel)
-    return found
+    told_by: dict = {}
+    for channel, subscribers in sorted(rooms, key=lambda room: len(room[1]), reverse=True):
+        told_by.update(dict.fromkeys(subscribers, channel))
+    return list(dict.fromkeys(told_by.values()))
 
 
 def in_batches(channels: list) -> List[List[str]]:
-    """Return notifications of the bus that name all these channels, in batches.
-
-    What JSON cannot write is left out, with one line in the log: no NOTIFY could name it either.
-    """
-    good = [channel for channel in channels if _is_writable(channel)]
-    return [[json.dumps(good[i : i + BATCH])] for i in range(0, len(good), BATCH)]
+    """Return notifications of the bus that name all these channels, in batches."""
+    return [[json.dumps(channels[i : i + BATCH])] for i in range(0, len(channels), BATCH)]
 
 
 def _is_writable(channel: object) -> bool:
