@@ -67,12 +67,14 @@ def install(settings: Settings) -> None:
     for line in what_is_missing():
         _logger.error("%s", line)
     tools = functools.partial(_with_variables, variables=settings.tools)
+    databases = functools.partial(_without, system=settings.database)
     replacements = {
         "connections": functools.partial(_connecting, process=process, found=found),
         "statements": functools.partial(_noticing_listen, process=process),
         "requests": functools.partial(ready.answering, process=process, start_bus=start_bus),
         "cron threads": _kept_alive,
-        "databases": functools.partial(_without, system=settings.database),
+        "databases": databases,
+        "databases of cron": databases,
         "pg_dump and psql": tools,
         "pg_dump and psql of the database manager": tools,
     }
@@ -212,13 +214,13 @@ def _kept_alive(stock):
 
 
 def _without(stock, system: str):
-    """Return ``list_dbs`` without the system database, whatever its name."""
+    """Return a function that lists databases without the system database, whatever its name."""
 
     @functools.wraps(stock)
-    def list_dbs(*args, **kwargs):
+    def databases(*args, **kwargs):
         return [name for name in stock(*args, **kwargs) if name != system]
 
-    return list_dbs
+    return databases
 
 
 def _with_variables(stock, variables: Mapping[str, Optional[str]]):

@@ -44,6 +44,9 @@ SEAMS = (
     Seam("requests", 14, "odoo.http", "Root.__call__"),
     Seam("cron threads", 15, SERVER, "ThreadedServer.cron_thread"),
     Seam("databases", 14, "odoo.service.db", "list_dbs"),
+    Seam("databases", 19, "odoo.modules.db", "list_dbs"),  # after 19.0
+    # 19.0 imports list_dbs by name there
+    Seam("databases of cron", 19, SERVER, "cron_database_list"),
     Seam("pg_dump and psql", 14, "odoo.tools.misc", "exec_pg_environ"),
     Seam("pg_dump and psql of the database manager", 16, "odoo.service.db", "exec_pg_environ"),
 )
