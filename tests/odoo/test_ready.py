@@ -1,5 +1,10 @@
 """GET /bus_alt_connection/ready, for a machine that asks each second."""
 
+import http.client
+import re
+import secrets
+import socket
+
 import pytest
 import requests
 
@@ -45,7 +50,8 @@ def test_it_proves_the_path_before_anybody_subscribes(site):
     assert 0 <= listeners["imbus"]["proven_seconds_ago"] < 30
     assert site.odoo.ready().headers["Content-Type"] == "application/json"
     # strangers learn no names
-    assert str(site.whole.straight.port) not in site.odoo.ready("?verbose").text
+    for query in ("?verbose", "?verbose=1&debug=1"):
+        assert site.odoo.ready(query).json().keys() == {"ready", "listeners"}
 
 
 def test_an_http_worker_has_no_listeners(prefork):
@@ -53,13 +59,46 @@ def test_an_http_worker_has_no_listeners(prefork):
     assert (answer.status_code, answer.json()) == (200, {"ready": True, "listeners": []})
 
 
+def ask(connection, method: str, path: str = "/bus_alt_connection/ready") -> tuple:
+    """Ask in a connection that stays open; return the status, the headers and the body."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Length: 0", "", ""]
+    connection.sendall("\r\n".join(lines).encode())
+    answer = http.client.HTTPResponse(connection, method=method)
+    answer.begin()
+    return answer.status, dict(answer.getheaders()), answer.read()
+
+
+def test_a_connection_to_the_gevent_port_serves_one_request_after_the_other(prefork):
+    wait_until(lambda: prefork.odoo.ready().ok, "ready")
+    place = "127.0.0.1", prefork.odoo.gevent_port
+    with socket.create_connection(place, 10) as connection:
+        for _time in range(2):
+            status, headers, body = ask(connection, "GET")
+            assert (status, headers["Content-Length"]) == (200, str(len(body)))
+            # the answer that comes next is the next one's
+            assert ask(connection, "HEAD")[0] == 200
+            status, headers, body = ask(connection, "POST")
+            assert (status, headers["Allow"], body) == (405, "GET, HEAD", b"")
+
+
 @BOTH
-def test_it_is_quiet_in_the_access_log(site):
-    for _time in range(3):
-        site.odoo.ready()
-    site.odoo.answers()
-    site.says("/web/login")
-    assert "bus_alt_connection/ready" not in site.odoo.log()
+def test_other_methods(site):
+    url = f"http://127.0.0.1:{site.odoo.bus_port}/bus_alt_connection/ready"
+    assert requests.post(url, data="x", timeout=10).status_code == 405
+    head = requests.head(url, timeout=10)
+    assert head.headers["Content-Type"] == "application/json"
+
+
+@BOTH
+def test_only_the_exact_request_is_left_out_of_the_access_log(site):
+    path = "/bus_alt_connection/ready"
+    with socket.create_connection(("127.0.0.1", site.odoo.bus_port), 10) as connection:
+        ask(connection, "HEAD")
+    for hidden in (f"/web/health?a={path}", f"{path}/of-another", f"{path}?of-another"):
+        mark = secrets.token_hex(4)
+        requests.get(f"http://127.0.0.1:{site.odoo.bus_port}{hidden}{mark}", timeout=10)
+        site.says(f"{hidden}{mark}")
+    assert not re.search(f"(GET|HEAD) {path} HTTP/", site.odoo.log())
 
 
 @pytest.mark.slow
