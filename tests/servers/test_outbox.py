@@ -1,0 +1,431 @@
+"""A commit's NOTIFY leaves at once or waits in the outbox; nobody waits for it."""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from bus_alt_connection import outbox as module
+from bus_alt_connection.outbox import Outbox
+
+from ..stack.odoo import CHECKOUT, ROLE
+from ..stack.pgbouncer import PgBouncer
+from ..stack.postgres import Postgres
+from ..stack.process import free_port, wait_until
+from ..stack.relay import Relay
+from .conftest import settings_of
+
+NOTIFY = "SELECT pg_notify('imbus', %s)"
+
+
+class Ear(threading.Thread):
+    """Listens straight at PostgreSQL; ``heard`` has (payload, time)."""
+
+    def __init__(self, postgres):
+        super().__init__(daemon=True)
+        self.heard = []
+        self._connection = postgres.connect()
+        self._connection.cursor().execute("LISTEN imbus")
+        self._ended = False
+        self.start()
+
+    def run(self):
+        while not self._ended:
+            if select.select([self._connection], [], [], 0.05)[0]:
+                self._connection.poll()
+                for one in self._connection.notifies:
+                    self.heard.append((one.payload, time.monotonic()))
+                self._connection.notifies.clear()
+
+    def payloads(self):
+        return [payload for payload, _time in self.heard if payload != "warm"]
+
+    def wait_for(self, payload: str, timeout: float = 10.0):
+        wait_until(lambda: payload in self.payloads(), f"{payload} is heard", timeout, 0.005)
+
+    def close(self):
+        self._ended = True
+        self.join()
+        self._connection.close()
+
+
+@pytest.fixture
+def ear(servers):
+    ear = Ear(servers.postgres)
+    yield ear
+    ear.close()
+
+
+@pytest.fixture
+def make():
+    """A function that makes an outbox of these servers."""
+    with contextlib.ExitStack() as stack:
+
+        def make(servers, **own):
+            outbox = Outbox(settings_of(servers, own=own).pooled)
+            stack.callback(outbox.close, 0)
+            return outbox
+
+        yield make
+
+
+@pytest.fixture
+def outbox(servers, make):
+    """With a session that is kept open."""
+    return warm(make(servers))
+
+
+def warm(outbox):
+    put(outbox, "warm")
+    assert outbox.flush(10)
+    wait_until(lambda: outbox._idle, "its session is kept", 5, 0.005)
+    return outbox
+
+
+def put(outbox, payload: str, query: str = NOTIFY) -> float:
+    """Put a NOTIFY and return how long that took."""
+    begin = time.monotonic()
+    outbox.put(query, (payload,))
+    return time.monotonic() - begin
+
+
+@contextlib.contextmanager
+def pooler(both, **kwargs):
+    folder = both.folder / f"pgbouncer-{secrets.token_hex(4)}"
+    one = PgBouncer(folder, both.postgres, both.pgbouncer.passwords, **kwargs)
+    try:
+        yield one.start()
+    finally:
+        one.stop()
+
+
+def clients(pgbouncer) -> int:
+    """How many connections to the system database the pooler has from us."""
+    rows = pgbouncer.admin("SHOW CLIENTS")
+    return sum(row["database"] == "postgres" and row["user"] == ROLE for row in rows)
+
+
+def backends(postgres) -> int:
+    ((count,),) = postgres.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND datname = 'postgres'", [ROLE]
+    )
+    return count
+
+
+# --- the usual case ---------------------------------------------------------------------
+
+
+def test_order(outbox, ear):
+    payloads = [f"message {i}" for i in range(200)]
+    for payload in payloads:
+        put(outbox, payload)
+    ear.wait_for(payloads[-1])
+    assert ear.payloads() == payloads
+
+
+def test_the_session_stays_open_behind_a_pooler_that_lends(servers, make, ear):
+    outbox = warm(make(servers))
+    before = servers.pgbouncer.admin("SHOW CLIENTS")
+    for i in range(5):
+        put(outbox, f"message {i}")
+        assert outbox.flush(5)
+    after = servers.pgbouncer.admin("SHOW CLIENTS")
+
+    def mine(rows):
+        return {row["ptr"] for row in rows if row["database"] == "postgres"}
+
+    assert mine(before) == mine(after)
+    assert len(mine(after)) == 1
+
+
+def test_a_session_without_use_is_closed(servers, make, monkeypatch):
+    monkeypatch.setattr(module, "IDLE", 1.5)
+    warm(make(servers))
+    wait_until(lambda: clients(servers.pgbouncer) == 0, "it is closed", 5)
+
+
+def test_where_sessions_are_kept_it_is_closed_at_once(servers, make, ear):
+    with pooler(servers, aliases={"postgres": "postgres pool_mode=session"}) as one:
+        outbox = make(servers, port=one.port)
+        for i in range(3):
+            put(outbox, f"message {i}")
+            assert outbox.flush(5)
+            wait_until(lambda: clients(one) == 0, "it is closed", 1.5)
+    ear.wait_for("message 2")
+
+
+def test_straight_to_postgresql_it_is_closed_at_once(servers, make, ear):
+    outbox = make(servers, port=servers.straight.port)
+    before = backends(servers.postgres)
+    put(outbox, "straight")
+    assert outbox.flush(5)
+    wait_until(lambda: backends(servers.postgres) <= before, "it is closed", 1.5)
+    ear.wait_for("straight")
+
+
+def test_a_pooler_that_changes_its_mode(servers, make, monkeypatch):
+    """What was seen once is not believed for ever."""
+    monkeypatch.setattr(module, "BELIEVED", 0.5)
+    with pooler(servers, aliases={"postgres": "postgres pool_mode=transaction"}) as one:
+        outbox = warm(make(servers, port=one.port))
+        local = one.folder / "local.ini"
+        local.write_text(local.read_text().replace("pool_mode=transaction", "pool_mode=session"))
+        one.admin("RELOAD")
+        put(outbox, "again")
+        wait_until(lambda: clients(one) == 0, "it is closed", 5)
+
+
+def test_one_server_connection_is_enough(servers, make, ear):
+    with pooler(servers, aliases={"postgres": "postgres pool_size=1"}) as one:
+        outbox = warm(make(servers, port=one.port))
+        put(outbox, "one")
+        assert outbox.flush(5)
+    ear.wait_for("one")
+
+
+# --- the pooler is away, or slow --------------------------------------------------------
+
+
+def paused(one, seconds):
+    one.admin("PAUSE postgres")
+    time.sleep(seconds)
+    one.admin("RESUME postgres")
+    return time.monotonic()
+
+
+def restarted(one, seconds):
+    one.stop()
+    time.sleep(seconds)
+    one.start()
+    return time.monotonic()
+
+
+@pytest.mark.parametrize(
+    "happens, seconds",
+    [
+        (paused, 4),
+        (restarted, 0),
+        (restarted, 3),
+        pytest.param(restarted, 10, marks=pytest.mark.slow),
+        pytest.param(paused, 15, marks=pytest.mark.slow),
+    ],
+)
+def test_nobody_waits_and_all_arrive(servers, make, ear, caplog, happens, seconds):
+    caplog.set_level(logging.INFO, "bus_alt_connection.outbox")
+    with pooler(servers) as one:
+        outbox = warm(make(servers, port=one.port))
+        took, payloads, over = [], [], threading.Event()
+
+        def commits():
+            while not over.wait(0.02) or len(payloads) < 20:
+                payloads.append(f"message {len(payloads)}")
+                took.append(put(outbox, payloads[-1]))
+
+        thread = threading.Thread(target=commits)
+        thread.start()
+        back = happens(one, seconds)
+        over.set()
+        thread.join()
+        ear.wait_for(payloads[-1])
+        assert max(took) <= 0.05
+        last = max(at for _payload, at in ear.heard)
+        assert last - back <= 2
+        assert list(dict.fromkeys(ear.payloads())) == payloads
+    warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len(warnings) <= 1
+    if warnings:
+        infos = [one for one in caplog.records if one.levelno == logging.INFO]
+        assert len(infos) == 1
+    assert servers.password not in caplog.text
+
+
+def test_equal_ones_are_sent_once_and_all_in_one_round_trip(servers, make, ear):
+    with pooler(servers) as one:
+        outbox = warm(make(servers, port=one.port))
+        one.stop()
+        wait_until(lambda: not outbox._idle, "its session has ended", 5)
+        for _time in range(5):
+            for i in range(20):
+                put(outbox, f"{i}.", "SELECT pg_notify('imbus', %s || txid_current())")
+        assert outbox.waiting == 20
+        one.start()
+        assert outbox.flush(5)
+        wait_until(lambda: len(ear.payloads()) >= 20, "all are heard")
+    messages, transactions = zip(*(payload.split(".") for payload in ear.payloads()))
+    assert messages == tuple(map(str, range(20)))
+    assert len(set(transactions)) == 1
+
+
+def test_too_many_wait(servers, make, caplog, monkeypatch, ear):
+    monkeypatch.setattr(module, "MOST", 10)
+    with pooler(servers) as one:
+        outbox = make(servers, port=one.port)
+        one.stop()
+        for i in range(15):
+            put(outbox, f"message {i}")
+        assert outbox.waiting == 10
+        one.start()
+        ear.wait_for("message 14")
+    assert ear.payloads() == [f"message {i}" for i in range(5, 15)]
+    assert caplog.text.count("the oldest NOTIFY is dropped") == 1
+
+
+def test_a_firewall_has_forgotten_the_session(servers, make, ear):
+    """It takes the packets, as the one that drops them does not: only an answer is missing."""
+    relay = Relay((servers.pooled.host, servers.pooled.port))
+    try:
+        outbox = warm(make(servers, port=relay.port))
+        relay.forget()
+        assert put(outbox, "into nowhere") <= 0.05
+        assert put(outbox, "behind it") <= 0.05
+        ear.wait_for("behind it", module.ANSWER + 3)
+    finally:
+        relay.close()
+    assert ear.payloads() == ["into nowhere", "behind it"]
+
+
+def test_five_processes_share_three_places(servers, make, ear):
+    """In session mode each waits its turn, and nobody holds what others need."""
+    aliases = {"postgres": "postgres pool_mode=session pool_size=3"}
+    with pooler(servers, aliases=aliases, more="query_wait_timeout = 8") as one:
+        senders = [make(servers, port=one.port) for _i in range(5)]
+        took = []
+        for turn in range(5):
+            for number, outbox in enumerate(senders):
+                took.append(put(outbox, f"{turn} of {number}"))
+            time.sleep(0.3)
+        wait_until(lambda: len(ear.payloads()) == 25, "all are heard", 5)
+        assert max(took) <= 0.05
+        assert sum(outbox.failures for outbox in senders) == 0
+        wait_until(lambda: clients(one) == 0, "nothing is held", 2)
+
+
+def test_a_refused_statement_does_not_stop_the_others(servers, make, ear, caplog):
+    with pooler(servers) as one:
+        outbox = warm(make(servers, port=one.port))
+        # one alone, on the session that is kept
+        put(outbox, "bad", "SELECT no_such_function('imbus', %s)")
+        put(outbox, "first")
+        ear.wait_for("first")
+        # one among others
+        one.stop()
+        put(outbox, "second")
+        put(outbox, "worse", "SELECT no_such_function('imbus', %s)")
+        outbox.put(NOTIFY, ("too", "many"))
+        put(outbox, "third")
+        one.start()
+        ear.wait_for("third")
+    assert ear.payloads() == ["first", "second", "third"]
+    assert caplog.text.count("NOTIFY is refused, and dropped") == 3
+
+
+def test_a_standby_may_be_promoted(servers, make, ear):
+    """What it refuses is no fault of the statement."""
+    standby = Postgres(servers.folder / "standby", primary=servers.postgres)
+    try:
+        with pooler(servers) as one:
+            standby.start()
+            outbox = warm(make(servers, port=one.port))
+            primary = PgBouncer._server(servers.postgres)
+            local = one.folder / "local.ini"
+            local.write_text(local.read_text().replace(primary, PgBouncer._server(standby)))
+            one.admin("RELOAD")
+            one.forget("postgres")
+            put(outbox, "later")
+            wait_until(lambda: outbox.failures > 1, "it is refused", 5)
+            local.write_text(local.read_text().replace(PgBouncer._server(standby), primary))
+            one.admin("RELOAD")
+            one.forget("postgres")
+            ear.wait_for("later")
+    finally:
+        standby.remove()
+
+
+# --- the process ends, or forks ---------------------------------------------------------
+
+SCRIPT = """
+import json, os, signal, sys, time
+from bus_alt_connection.outbox import Outbox
+outbox = Outbox(json.loads(os.environ["PARAMETERS"]))
+def put(text):
+    outbox.put("SELECT pg_notify('imbus', %s)", (text,))
+def warm():
+    put("warm")
+    while not outbox._idle:
+        time.sleep(0.01)
+"""
+
+
+def script(servers, text: str, gevent: bool = False, **own) -> float:
+    """Run this in a Python of its own, and return its seconds."""
+    begin = time.monotonic()
+    patch = "from gevent import monkey; monkey.patch_all()\n" if gevent else ""
+    environ = {**os.environ, "PARAMETERS": json.dumps(settings_of(servers, own=own).pooled)}
+    done = subprocess.run(
+        [sys.executable, "-c", patch + SCRIPT + text],
+        cwd=CHECKOUT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("gevent", [False, True])
+def test_killed_right_after_the_commit(servers, ear, gevent):
+    for i in range(5):
+        script(servers, f"warm(); put('message {i}'); os.kill(os.getpid(), signal.SIGKILL)", gevent)
+        ear.wait_for(f"message {i}", 2)
+
+
+@pytest.mark.parametrize("gevent", [False, True])
+@pytest.mark.parametrize("begin", ["", "warm(); "])
+def test_the_end_sends_what_is_left(servers, ear, begin, gevent):
+    script(servers, begin + "put('first'); put('last')", gevent)
+    ear.wait_for("last", 2)
+    assert ear.payloads() == ["first", "last"]
+
+
+def test_the_end_does_not_wait_for_ever(servers):
+    assert script(servers, "put('last')", port=free_port()) < 2 + 4
+
+
+def test_a_forked_process_has_its_own(servers, ear):
+    text = """
+warm()
+kept = outbox._idle
+pid = os.fork()
+put("of both")
+put("of the child" if not pid else "of the parent")
+if pid:
+    os.waitpid(pid, 0)
+    put("of the parent again")
+    assert outbox._idle is kept or not outbox.flush(0) or outbox._idle is kept
+"""
+    script(servers, text)
+    ear.wait_for("of the parent again", 2)
+    payloads = ear.payloads()
+    assert sorted(payloads) == sorted(
+        ["of both", "of both", "of the child", "of the parent", "of the parent again"]
+    )
+
+
+def test_nobody_sees_the_password(servers, make, caplog):
+    caplog.set_level(logging.DEBUG)
+    outbox = make(servers, password="not-the-password")
+    put(outbox, "never")
+    wait_until(lambda: outbox.failures, "it fails", 5)
+    assert "authentication failed" in caplog.text
+    assert "not-the-password" not in caplog.text
