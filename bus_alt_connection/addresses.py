@@ -54,8 +54,11 @@ def _ask(host: str, timeout: float) -> List[str]:
             answers.append(error)
 
     thread = threading.Thread(target=ask, name="bus_alt_connection.resolver", daemon=True)
-    thread.start()
-    thread.join(timeout)
+    try:
+        thread.start()
+        thread.join(timeout)
+    except RuntimeError:  # from 3.12 on Python begins no thread while it ends
+        ask()
     if not answers:
         raise OSError(f"the name server did not answer within {timeout:g} s")
     if isinstance(answers[0], OSError):

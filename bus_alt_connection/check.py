@@ -9,7 +9,7 @@ from typing import Collection, List, NamedTuple
 
 import psycopg2
 
-from . import state
+from . import pooler, state
 from .inbox import Inbox
 from .listener import Listener
 from .parameters import Settings
@@ -89,16 +89,9 @@ def _pooled(settings: Settings, waker: Waker, needed: int) -> tuple:
     way = settings.pooled, waker, TIMEOUT
     with Session(*way) as one, Session(*way) as other:
         limit, used, listeners = one.run(ROOM)
-        lends = False
-        for _attempt in range(5):
-            (before,) = one.run("SELECT pg_backend_pid()")
-            # holds what it got while the first session asks again
-            other.run("BEGIN")
-            (others,) = other.run("SELECT pg_backend_pid()")
-            (after,) = one.run("SELECT pg_backend_pid()")
-            other.run("ROLLBACK")
-            lends = lends or others == before or after != before
-        kept = ITSELF if after == one.connection.get_backend_pid() else KEEPS
+        lends = pooler.lends(one, other)
+        (backend,) = one.run(pooler.BACKEND)
+        kept = ITSELF if backend == one.connection.get_backend_pid() else KEEPS
         kind = Finding(GOOD, f"db_host and db_port: {one.place} {LENDS if lends else kept}")
     room = f"{used} of {limit} connections of PostgreSQL are in use, {listeners} by listeners"
     return [kind, Finding(REMARK, f"{room}; this Odoo opens {needed} for its own")], lends

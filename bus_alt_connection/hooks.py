@@ -2,9 +2,9 @@
 """How the functions in the table of seams are replaced.
 
 A listening function of Odoo calls ``odoo.sql_db.db_connect`` in its own body, then waits on that
-connection. So ``db_connect`` is replaced by one that looks at the function that calls it: a
-listening function gets an inbox, anybody else what Odoo gives. A cron job that runs deeper in
-a listener's thread is somebody else.
+connection; one that sends NOTIFY calls it too. So ``db_connect`` is replaced by one that looks at
+the function that calls it: a listening function gets an inbox, a sending one the outbox, anybody
+else what Odoo gives. A cron job that runs deeper in a listener's thread is somebody else.
 """
 
 import functools
@@ -20,7 +20,7 @@ from typing import Dict, List, Mapping, Optional
 import odoo
 from odoo.release import version, version_info
 
-from . import catchup, keep, payload, ready
+from . import catchup, outbox, payload, ready
 from .inbox import Cursor, Inbox
 from .listener import Listener
 from .parameters import Settings
@@ -46,6 +46,7 @@ class Process:
         self.settings = settings
         self.astray: set = set()  # channels whose LISTEN went to an ordinary connection
         self.listener: Optional[Listener] = None
+        self.outbox = outbox.Outbox(settings.pooled)
         self._lock = threading.Lock()
         self._have_listened: set = set()
 
@@ -97,26 +98,33 @@ def find() -> Dict[str, Seam]:
 def what_is_missing() -> List[str]:
     """Return a line for each place in the table that is not there, nor any other of its name."""
     found = find()
-    deaf = "this LISTEN stays on the pooled connection and goes deaf there"
     return [
-        NOT_FOUND
-        % (row.module, row.function, version, row.name, deaf if row.channel else "not replaced")
+        NOT_FOUND % (row.module, row.function, version, row.name, _what_it_means(row))
         for row in SEAMS
         if row.first <= SERIES and row.name not in found
     ]
 
 
+def _what_it_means(row: Seam) -> str:
+    if row.channel:
+        return "this LISTEN stays on the pooled connection and goes deaf there"
+    return "each commit waits for this NOTIFY" if row.sends else "not replaced"
+
+
 def _is_there(row: Seam) -> bool:
     try:
-        function = _function(row)
-        # a function that no longer connects itself is not the listener any more
-        return not row.channel or "db_connect" in function.__code__.co_names
+        code = _code(row)
     except (ImportError, AttributeError):
         return False
+    # a function that no longer connects itself does not listen or send any more
+    return not (row.channel or row.sends) or (code is not None and "db_connect" in code.co_names)
 
 
-def _function(row: Seam):
-    return inspect.unwrap(_look_up(row.module, *row.function.split(".")))
+def _code(row: Seam):
+    """Return the code of the function that a row is about, or None where it has none inside."""
+    code = inspect.unwrap(_look_up(row.module, *row.function.split("."))).__code__
+    inside = {getattr(one, "co_name", None): one for one in code.co_consts}
+    return inside.get(row.sends) if row.sends not in ("", code.co_name) else code
 
 
 def _look_up(module: str, *names: str):
@@ -143,23 +151,20 @@ def start_bus() -> List[str]:
 
 
 def _connecting(stock, process: Process, found: Mapping[str, Seam]):
-    """Return ``db_connect`` that gives a listening function an inbox."""
-    listening = {_function(row).__code__: row for row in found.values() if row.channel}
-    config, system = odoo.tools.config, process.settings.database
-    # nobody may be connected to a template that is copied
-    kept = config.get("db_template") != system
-    pool = keep.KeepingPool() if kept and not config["test_enable"] else None
+    """Return ``db_connect`` that gives a listening function an inbox, a sending one the outbox."""
+    listening = {_code(row): row for row in found.values() if row.channel}
+    sending = {_code(row) for row in found.values() if row.sends}
+    system = process.settings.database
 
     @functools.wraps(stock)
     def db_connect(to, *args, **kwargs):
         to = system if to == "postgres" else to
-        row = listening.get(sys._getframe(1).f_code)
-        if row:
-            return Cursor(_inbox(row), process.listen)
-        connection = stock(to, *args, **kwargs)
-        if pool and to == system and not args and not kwargs:
-            return pool.connection(to)
-        return connection
+        caller = sys._getframe(1).f_code
+        if caller in listening:
+            return Cursor(_inbox(listening[caller]), process.listen)
+        if caller in sending:
+            return outbox.Cursor(process.outbox.put)
+        return stock(to, *args, **kwargs)
 
     return db_connect
 

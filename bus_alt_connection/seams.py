@@ -1,8 +1,8 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """The table of seams: every function of Odoo that the addon replaces, or knows by its code.
 
-To add a series of Odoo, look at its source for ``LISTEN`` and ``exec_pg_environ``, and add
-rows here; ``tests/odoo/test_contract.py`` checks them.
+To add a series of Odoo, look at its source for ``LISTEN``, ``NOTIFY`` and ``exec_pg_environ``, and
+add rows here; ``tests/odoo/test_contract.py`` checks them.
 """
 
 from typing import NamedTuple
@@ -21,9 +21,12 @@ class Seam(NamedTuple):
     subscriptions: str = ""
     # its loop survives channels within channels
     nested: bool = False
+    # which function connects and sends NOTIFY: this one, or one inside it
+    sends: str = ""
 
 
 BUS = "odoo.addons.bus.models.bus"
+CRON = "odoo.addons.base.models.ir_cron"
 DISPATCHER = "odoo.addons.bus.bus_dispatcher"
 SERVER = "odoo.service.server"
 
@@ -37,6 +40,14 @@ SEAMS = (
     ),
     Seam("cron thread", 15, SERVER, "ThreadedServer.cron_thread", "cron_trigger"),
     Seam("cron worker", 15, SERVER, "WorkerCron.start", "cron_trigger"),
+    # functions that send NOTIFY
+    Seam("bus NOTIFY", 14, BUS, "ImBus.sendmany", sends="notify"),
+    Seam("bus NOTIFY", 15, BUS, "ImBus._sendmany", sends="notify"),
+    Seam("bus NOTIFY", 17, BUS, "ImBus._ensure_hooks", sends="notify"),
+    Seam("bus NOTIFY", 19, BUS, "BusBus._ensure_hooks", sends="notify"),
+    Seam("bus NOTIFY", 19, BUS, "BusBus._ensure_notify_hook", sends="notify"),  # after 19.0
+    Seam("cron NOTIFY", 15, CRON, "ir_cron._notifydb", sends="_notifydb"),
+    Seam("cron NOTIFY", 17, CRON, "IrCron._notifydb", sends="_notifydb"),
     # functions that are replaced
     Seam("connections", 14, "odoo.sql_db", "db_connect"),
     Seam("statements", 14, "odoo.sql_db", "Cursor.execute"),

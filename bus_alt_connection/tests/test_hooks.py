@@ -5,7 +5,7 @@ from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
-from odoo.addons.bus_alt_connection import hooks, inbox, keep, seams
+from odoo.addons.bus_alt_connection import hooks, inbox, outbox, seams
 
 
 @tagged("post_install", "-at_install")
@@ -37,25 +37,9 @@ class TestHooks(common.TransactionCase):
         self.assertEqual(cursor._cnx.channel, "imbus")
         self.assertTrue(cursor._cnx.closed, "it ends with its cursor")
 
-    def test_connections_to_the_system_database_are_kept(self):
-        db_connect("postgres")  # makes the pool
-        kept = keep.KeepingPool().connection("postgres")
-        with kept.cursor() as cr:
-            first = cr._cnx
-        self.assertFalse(first.closed, "the tests run behind a pooler")
-        with kept.cursor() as cr:
-            self.assertIs(cr._cnx, first)
-            # as for CREATE DATABASE; the next one must not have it
-            cr._cnx.autocommit = True
-        with kept.cursor() as cr:
-            self.assertIs(cr._cnx, first)
-            self.assertFalse(cr._cnx.autocommit)
-        self.patch(keep, "IDLE", 0)
-        with kept.cursor() as cr:
-            self.assertIsNot(cr._cnx, first)
-        self.assertTrue(first.closed)
-
-    def test_tests_keep_none(self):
-        with db_connect("postgres").cursor() as cr:
-            first = cr._cnx
-        self.assertTrue(first.closed)
+    def test_a_notification_is_put_into_the_outbox(self):
+        put = []
+        self.patch(outbox.Cursor, "execute", lambda cursor, *query: put.append(query))
+        self.env["bus.bus"]._sendone("channel", "bus_alt_connection.test", {})
+        self.env.cr.postcommit.run()
+        self.assertEqual(len(put), 1)

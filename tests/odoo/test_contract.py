@@ -4,6 +4,7 @@
 """
 
 import ast
+import re
 
 import pytest
 
@@ -13,7 +14,8 @@ from ..stack import series
 
 ROWS = [row for row in SEAMS if row.first <= series.NUMBER]
 NAMES = sorted({row.name for row in ROWS if row.channel})
-REPLACED = sorted({row.name for row in ROWS if not row.channel})
+SENDING = sorted({row.name for row in ROWS if row.sends})
+REPLACED = sorted({row.name for row in ROWS} - {*NAMES, *SENDING})
 
 
 def source(module: str):
@@ -48,10 +50,13 @@ def find(tree, dotted: str):
 
 
 def place(name: str):
-    """The function in which this listener listens, the class that holds it, and its row."""
+    """The function that listens or sends, the class that holds it, and its row."""
     for row in ROWS:
         if row.name == name:
             function, holder = find(source(row.module), row.function)
+            if function and row.sends:
+                inside = (node for node in ast.walk(function) if isinstance(node, ast.FunctionDef))
+                function = next((node for node in inside if node.name == row.sends), None)
             if function:
                 return function, holder, row
     raise AssertionError(f"{name}: none of the places in the table is there")
@@ -61,7 +66,7 @@ def attributes(node) -> set:
     return {child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SENDING])
 def test_it_connects_through_db_connect_in_its_own_body(name):
     function, _holder, _row = place(name)
     nested = {
@@ -139,6 +144,36 @@ def test_it_asks_its_cursor_for_nothing_that_ours_has_not(name):
     }
     known = ("listen ", "set ", "select pg_is_in_recovery()")
     assert all(query.lower().startswith(known) for query in queries), queries
+
+
+@pytest.mark.parametrize("name", SENDING)
+def test_it_sends_and_asks_for_no_answer(name):
+    function, _holder, _row = place(name)
+    (block,) = (node for node in ast.walk(function) if isinstance(node, ast.With))
+    (cursor,) = block.items
+    assert ast.unparse(cursor.context_expr).endswith(".cursor()")
+    own = {
+        node.attr
+        for node in ast.walk(block)
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node.value) == cursor.optional_vars.id
+    }
+    assert own == {"execute"}
+
+
+def test_nobody_else_sends():
+    """A commit would wait for a NOTIFY that the table does not know."""
+    known = {place(name)[0].name for name in SENDING}
+    sends = re.compile(r"(notify (imbus|cron_trigger)|select .*\('(imbus|cron_trigger)').*", re.I)
+    found = set()
+    for module in {row.module for row in ROWS if row.sends}:
+        for function in ast.walk(source(module)):
+            if isinstance(function, ast.FunctionDef):
+                constants = [node for node in ast.walk(function) if isinstance(node, ast.Constant)]
+                if any(sends.fullmatch(str(node.value)) for node in constants):
+                    found.add(function.name)
+    holders = {row.function.split(".")[-1] for row in ROWS if row.sends}
+    assert found - holders | known == known
 
 
 @pytest.mark.parametrize("name", REPLACED)

@@ -10,6 +10,7 @@ from .conftest import running
 
 BUS = ('"ImDispatch.loop"', '"ImDispatch.loop_of_tomorrow"')
 TOOLS = ('"exec_pg_environ"', '"exec_pg_environ_of_tomorrow"')
+NOTIFY = ('sends="notify"', 'sends="notify_of_tomorrow"')
 CRON = ('"ThreadedServer.cron_thread"', '"ThreadedServer.cron_thread_of_tomorrow"')
 
 
@@ -45,6 +46,13 @@ def test_a_bus_that_moved(deployment, tmp_path):
         done = site.odoo.buscheck()
         assert done.returncode == 1
         assert "ImDispatch.loop_of_tomorrow" in done.stdout
+
+
+def test_a_sender_that_moved(deployment, tmp_path):
+    with running(deployment, options=deployment.direct, **renamed(tmp_path, NOTIFY)) as site:
+        assert all("each commit waits for this NOTIFY" in line for line in errors(site))
+        assert errors(site)
+        assert site.deliver(5) == 5
 
 
 @pytest.mark.slow
