@@ -2,36 +2,32 @@
 """How the functions in the table of seams are replaced.
 
 A listening function of Odoo calls ``odoo.sql_db.db_connect`` in its own body, then waits on that
-connection; one that sends NOTIFY calls it too. So ``db_connect`` is replaced by one that looks at
-the function that calls it: a listening function gets an inbox, a sending one the outbox, anybody
-else what Odoo gives. A cron job that runs deeper in a listener's thread is somebody else.
+connection; one that sends NOTIFY calls it too, and a registry before its modules are loaded. So
+``db_connect`` is replaced by one that looks at the function that calls it: a listening function
+gets an inbox, a sending one the outbox, a registry a connection that may be direct, anybody else
+what Odoo gives. A cron job that runs deeper in a listener's thread is somebody else.
 """
 
 import functools
 import importlib
-import inspect
 import logging
 import re
 import sys
 import threading
 import time
-from typing import Dict, List, Mapping, Optional
+from typing import List, Mapping, Optional
 
 import odoo
-from odoo.release import version, version_info
 
-from . import catchup, outbox, payload, ready
+from . import catchup, loading, outbox, payload, ready
 from .inbox import Cursor, Inbox
 from .listener import Listener
+from .lookup import code, find, look_up, what_is_missing
 from .parameters import Settings
-from .seams import SEAMS, SERVER, Seam
+from .seams import LISTENS, LOADS, SENDS, SERVER, Seam
 
 _logger = logging.getLogger(__name__)
 
-# the number of the series: version_info begins with 19, or with "saas~19"
-SERIES = int(re.search(r"\d+", str(version_info[0])).group())
-
-NOT_FOUND = "bus_alt_connection found no %s.%s in Odoo %s (%s): %s"
 ASTRAY = (
     "LISTEN %s went to an ordinary connection of Odoo, not through bus_alt_connection: behind a"
     " pooler no notification will arrive. Another addon has replaced odoo.sql_db.db_connect, or the"
@@ -47,6 +43,7 @@ class Process:
         self.astray: set = set()  # channels whose LISTEN went to an ordinary connection
         self.listener: Optional[Listener] = None
         self.outbox = outbox.Outbox(settings.pooled)
+        self.loader = loading.Loader(settings.owner)
         self._lock = threading.Lock()
         self._have_listened: set = set()
 
@@ -71,7 +68,9 @@ def install(settings: Settings) -> None:
     databases = functools.partial(_without, system=settings.database)
     replacements = {
         "connections": functools.partial(_connecting, process=process, found=found),
-        "statements": functools.partial(_noticing_listen, process=process),
+        "statements": functools.partial(_harmless, process=process),
+        "module updates": functools.partial(loading.updating, loader=process.loader),
+        "registry locks": functools.partial(loading.locking, loader=process.loader),
         "requests": functools.partial(ready.answering, process=process, start_bus=start_bus),
         "cron threads": _kept_alive,
         "databases": databases,
@@ -82,53 +81,8 @@ def install(settings: Settings) -> None:
     for name in replacements.keys() & found.keys():
         row = found[name]
         *parents, function = row.function.split(".")
-        owner = _look_up(row.module, *parents)
+        owner = look_up(row.module, *parents)
         setattr(owner, function, replacements[name](getattr(owner, function)))
-
-
-def find() -> Dict[str, Seam]:
-    """Return the seams of this Odoo that are where the table says, by name."""
-    found: Dict[str, Seam] = {}
-    for row in SEAMS:
-        if row.first <= SERIES and row.name not in found and _is_there(row):
-            found[row.name] = row
-    return found
-
-
-def what_is_missing() -> List[str]:
-    """Return a line for each place in the table that is not there, nor any other of its name."""
-    found = find()
-    return [
-        NOT_FOUND % (row.module, row.function, version, row.name, _what_it_means(row))
-        for row in SEAMS
-        if row.first <= SERIES and row.name not in found
-    ]
-
-
-def _what_it_means(row: Seam) -> str:
-    if row.channel:
-        return "this LISTEN stays on the pooled connection and goes deaf there"
-    return "each commit waits for this NOTIFY" if row.sends else "not replaced"
-
-
-def _is_there(row: Seam) -> bool:
-    try:
-        code = _code(row)
-    except (ImportError, AttributeError):
-        return False
-    # a function that no longer connects itself does not listen or send any more
-    return not (row.channel or row.sends) or (code is not None and "db_connect" in code.co_names)
-
-
-def _code(row: Seam):
-    """Return the code of the function that a row is about, or None where it has none inside."""
-    code = inspect.unwrap(_look_up(row.module, *row.function.split("."))).__code__
-    inside = {getattr(one, "co_name", None): one for one in code.co_consts}
-    return inside.get(row.sends) if row.sends not in ("", code.co_name) else code
-
-
-def _look_up(module: str, *names: str):
-    return functools.reduce(getattr, names, importlib.import_module(module))
 
 
 def start_bus() -> List[str]:
@@ -139,7 +93,7 @@ def start_bus() -> List[str]:
     config, row = odoo.tools.config, find().get("bus")
     if not row or config["test_enable"] or (config["workers"] and not odoo.evented):
         return []
-    bus = _look_up(row.module, row.subscriptions.split(".")[0])
+    bus = look_up(row.module, row.subscriptions.split(".")[0])
     if hasattr(bus, "_ensure_started"):  # after 19.0
         bus._ensure_started()
     elif not (bus.is_alive() if hasattr(bus, "is_alive") else bus.started):
@@ -151,20 +105,22 @@ def start_bus() -> List[str]:
 
 
 def _connecting(stock, process: Process, found: Mapping[str, Seam]):
-    """Return ``db_connect`` that gives a listening function an inbox, a sending one the outbox."""
-    listening = {_code(row): row for row in found.values() if row.channel}
-    sending = {_code(row) for row in found.values() if row.sends}
+    """Return ``db_connect`` that gives each kind of function in the table what it needs."""
+    rows = {code(row): row for row in found.values() if row.kind in (LISTENS, SENDS, LOADS)}
     system = process.settings.database
 
     @functools.wraps(stock)
     def db_connect(to, *args, **kwargs):
         to = system if to == "postgres" else to
-        caller = sys._getframe(1).f_code
-        if caller in listening:
-            return Cursor(_inbox(listening[caller]), process.listen)
-        if caller in sending:
+        row = rows.get(sys._getframe(1).f_code)
+        if row and row.kind == LISTENS:
+            return Cursor(_inbox(row), process.listen)
+        if row and row.kind == SENDS:
             return outbox.Cursor(process.outbox.put)
-        return stock(to, *args, **kwargs)
+        connection = stock(to, *args, **kwargs)
+        if row and not kwargs.get("readonly"):
+            return loading.RegistryConnection(connection, process.loader)
+        return connection
 
     return db_connect
 
@@ -176,27 +132,37 @@ def _inbox(row: Seam) -> Inbox:
         return Inbox(row.channel, everything=lambda: [list(databases())])
 
     def everything():
-        subscriptions = _look_up(row.module, *row.subscriptions.split("."))
+        subscriptions = look_up(row.module, *row.subscriptions.split("."))
         return catchup.in_batches(catchup.everybody(subscriptions))
 
     accepts = functools.partial(payload.is_readable, nested=row.nested)
     return Inbox(row.channel, True, accepts, everything)
 
 
-def _noticing_listen(stock, process: Process):
-    """Return ``Cursor.execute`` that says so where somebody listens on an ordinary connection."""
+def _harmless(stock, process: Process):
+    """Return ``Cursor.execute`` that leaves nothing of module loading behind on pooled connections.
+
+    And that says so where somebody listens on one.
+    """
     system = process.settings.database
 
     @functools.wraps(stock)
     def execute(self, query, *args, **kwargs):
-        if self.dbname == system:
-            listen = re.match(r"\s*listen\s+(imbus|cron_trigger)\b", str(query), re.I)
-            if listen and listen.group(1) not in process.astray:
-                process.astray.add(listen.group(1))
-                _logger.error(ASTRAY, listen.group(1))
+        if isinstance(query, str):
+            if self.dbname != system:
+                query = process.loader.for_transaction(self.dbname, query)
+            elif re.match(r"\s*listen\s", query, re.I):
+                _astray(process, query)
         return stock(self, query, *args, **kwargs)
 
     return execute
+
+
+def _astray(process: Process, query: str) -> None:
+    listen = re.match(r"\s*listen\s+(imbus|cron_trigger)\b", query, re.I)
+    if listen and listen.group(1) not in process.astray:
+        process.astray.add(listen.group(1))
+        _logger.error(ASTRAY, listen.group(1))
 
 
 def _kept_alive(stock):

@@ -84,7 +84,7 @@ class Pooled(Session):
             with socket.socket(fileno=os.dup(self.connection.fileno())) as one:
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED)
 
-    def write(self, statements: Collection[tuple]) -> None:
+    def post(self, statements: Collection[tuple]) -> None:
         """Send these (query, parameters) as one transaction, without waiting for the answer."""
         self._cursor = self.connection.cursor()  # psycopg2 wants it until the answer is there
         self._cursor.execute(b"; ".join(self._cursor.mogrify(*one) for one in statements))
@@ -144,7 +144,7 @@ class Outbox:
             if self._idle and not self.waiting:
                 # that the session has ended is the thread's to find
                 with contextlib.suppress(psycopg2.OperationalError, psycopg2.InterfaceError):
-                    self._idle.write([statement])
+                    self._idle.post([statement])
                     self._sending[key], self._used = statement, time.monotonic()
                     return  # its answer wakes the thread
             self._waiting.setdefault(key, statement)
@@ -243,7 +243,7 @@ class Outbox:
         """
         try:
             if statements:
-                session.write(statements)
+                session.post(statements)
             session.answer()
         except Exception as error:
             if not session.refused(error):

@@ -10,7 +10,6 @@ import psycopg2
 from .settings import DB, NAME, ODOO_USER, Value, read
 
 NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
-SUFFIX = "-listener"
 
 # seconds and counts: a dead peer is found after 10 + 3 * 5 = 25 s
 DEFAULTS = {
@@ -21,8 +20,8 @@ DEFAULTS = {
     "keepalives_count": "3",
 }
 
-# who it is that connects; the tools do as Odoo, not as a role that may only listen
-IDENTITY = {"user", "password", "passfile", "sslcert", "sslkey"}
+# who it is that connects
+IDENTITY = {"user", "password", "passfile", "sslcert", "sslkey", "sslpassword"}
 
 # what has no environment variable ("34.15. Environment Variables" of the libpq documentation), and
 # what the tools have of their own: the database as an argument, a name
@@ -37,6 +36,7 @@ class Settings(NamedTuple):
     given: Mapping[str, Value]  # by its name in odoo.conf
     database: str  # the system database: Odoo's LISTEN and NOTIFY happen there
     direct: Mapping[str, str]  # parameters of the listener
+    owner: Mapping[str, str]  # of a direct connection as Odoo's own role, for module loading
     pooled: Mapping[str, str]  # parameters of Odoo's own connections to the system database
     tools: Mapping[str, Optional[str]]  # environment of pg_dump and its like; None: taken away
 
@@ -65,7 +65,8 @@ def load(
     pooled["application_name"] = name
     direct = _direct(given, pooled)
     _check_with_libpq(given, direct)
-    return Settings(given, database, direct, pooled, _tools(given, direct, pooled))
+    owner = _owner(given, direct, pooled)
+    return Settings(given, database, direct, owner, pooled, _tools(owner))
 
 
 def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
@@ -89,9 +90,6 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
         for option, value in given.items()
         if option.startswith(DB) and option != NAME
     }
-    # a process's number may have two characters more than {pid}
-    name = pooled["application_name"].encode()[: NAMEDATALEN - 3 - len(SUFFIX)]
-    name = name.decode(errors="ignore") + SUFFIX
     kept = [] if "service" in own else ["host", "port", "user", "password", "sslmode"]
     inherited = {keyword: pooled[keyword] for keyword in kept if keyword in pooled}
     if "hostaddr" in own:
@@ -102,6 +100,7 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
         # Odoo's own password is for nobody else, nor is PGPASSWORD; libpq looks into the
         # password file where the password is empty
         inherited["password"] = ""
+    name = _named(pooled, "-listener")
     result = {**inherited, **DEFAULTS, "application_name": name, **own, "dbname": pooled["dbname"]}
     if "," in result.get("hostaddr", result.get("host", "")):
         result.setdefault("target_session_attrs", "read-write")  # only a primary takes LISTEN
@@ -111,6 +110,26 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
 def _is_other(direct: Mapping[str, str], pooled: Mapping[str, str]) -> bool:
     """Tell whether the listener's role is not Odoo's own."""
     return direct.get("user", pooled.get("user")) != pooled.get("user")
+
+
+def _owner(
+    given: Mapping[str, Value], direct: Mapping[str, str], pooled: Mapping[str, str]
+) -> Dict[str, str]:
+    """Return the parameters with which Odoo's own role goes where the listener goes."""
+    result = dict(direct)
+    if _is_other(direct, pooled):
+        result = {keyword: text for keyword, text in direct.items() if keyword not in IDENTITY}
+        result.update({key: pooled[key] for key in ("user", "password") if key in pooled})
+    if ODOO_USER in given:
+        result["user"] = given[ODOO_USER].text
+    result["application_name"] = _named(pooled, "-loading")
+    return result
+
+
+def _named(pooled: Mapping[str, str], suffix: str) -> str:
+    # a process's number may have two characters more than {pid}
+    name = pooled["application_name"].encode()[: NAMEDATALEN - 3 - len(suffix)]
+    return name.decode(errors="ignore") + suffix
 
 
 def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> None:
@@ -138,22 +157,14 @@ def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> 
             raise value.bad(f"what libpq takes ({bad[0]})") from None
 
 
-def _tools(
-    given: Mapping[str, Value], direct: Mapping[str, str], pooled: Mapping[str, str]
-) -> Dict[str, Optional[str]]:
-    """Return what pg_dump, pg_restore and psql get, where Odoo's own environment differs.
-
-    They go where the listener goes, but as Odoo's own role: it owns what they read and write.
-    """
+def _tools(owner: Mapping[str, str]) -> Dict[str, Optional[str]]:
+    """Return what pg_dump, pg_restore and psql get, where Odoo's own environment differs."""
     # what Odoo put there leads to the pooler; a service file may leave the port out
     result: Dict[str, Optional[str]] = {"PGHOST": None, "PGHOSTADDR": None}
-    if "service" in direct:
+    if "service" in owner:
         result["PGPORT"] = None
-    other = _is_other(direct, pooled)
-    for keyword, value in direct.items():
-        if not (NO_VARIABLE.fullmatch(keyword) or (other and keyword in IDENTITY)):
+    for keyword, value in owner.items():
+        if not NO_VARIABLE.fullmatch(keyword):
             short = keyword if keyword == "connect_timeout" else keyword.replace("_", "")
             result["PG" + short.upper()] = value
-    if ODOO_USER in given:
-        result["PGUSER"] = given[ODOO_USER].text
     return result

@@ -26,7 +26,7 @@ class Buscheck(Command):
 
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection import check, hooks, load_settings, settings
+        from odoo.addons.bus_alt_connection import check, load_settings, lookup, settings
 
         try:
             found = load_settings()
@@ -35,12 +35,12 @@ class Buscheck(Command):
             sys.stdout.write((json.dumps(answer) if known.json else f"✗ {error}") + "\n")
             sys.exit(2)
         config = odoo.tools.config
-        wrong = hooks.what_is_missing()
+        wrong = lookup.what_is_missing()
         if "bus_alt_connection" not in str(config.get("server_wide_modules")):
             wrong.append("bus_alt_connection is not in server_wide_modules (or --load, here too)")
         # a threaded server has one connection for bus and cron
         needed = 1 + (config["max_cron_threads"] if config["workers"] else 0)
-        needed = needed if "cron worker" in hooks.find() else 1
+        needed = needed if "cron worker" in lookup.find() else 1
         findings = [check.Finding(check.BAD, text) for text in wrong]
         findings += check.run(found, needed)
         answer = check.answer(found, findings)

@@ -5,15 +5,15 @@ from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
-from odoo.addons.bus_alt_connection import hooks, inbox, outbox, seams
+from odoo.addons.bus_alt_connection import inbox, lookup, outbox, seams
 
 
 @tagged("post_install", "-at_install")
 class TestHooks(common.TransactionCase):
     def test_every_place_of_the_table_is_there(self):
-        names = {row.name for row in seams.SEAMS if row.first <= hooks.SERIES}
-        self.assertEqual(set(hooks.find()), names)
-        self.assertEqual(hooks.what_is_missing(), [])
+        names = {row.name for row in seams.SEAMS if row.first <= lookup.SERIES}
+        self.assertEqual(set(lookup.find()), names)
+        self.assertEqual(lookup.what_is_missing(), [])
 
     def test_other_cursors_are_odoos_own(self):
         with db_connect("postgres").cursor() as cr:

@@ -8,14 +8,14 @@ import re
 
 import pytest
 
-from bus_alt_connection.seams import SEAMS
+from bus_alt_connection.seams import LISTENS, REPLACED, SEAMS, SENDS
 
 from ..stack import series
 
 ROWS = [row for row in SEAMS if row.first <= series.NUMBER]
-NAMES = sorted({row.name for row in ROWS if row.channel})
-SENDING = sorted({row.name for row in ROWS if row.sends})
-REPLACED = sorted({row.name for row in ROWS} - {*NAMES, *SENDING})
+NAMES = sorted({row.name for row in ROWS if row.kind == LISTENS})
+SENDING = sorted({row.name for row in ROWS if row.kind == SENDS})
+ALL_REPLACED = sorted({row.name for row in ROWS if row.kind == REPLACED})
 
 
 def source(module: str):
@@ -54,9 +54,9 @@ def place(name: str):
     for row in ROWS:
         if row.name == name:
             function, holder = find(source(row.module), row.function)
-            if function and row.sends:
+            if function and row.inside:
                 inside = (node for node in ast.walk(function) if isinstance(node, ast.FunctionDef))
-                function = next((node for node in inside if node.name == row.sends), None)
+                function = next((node for node in inside if node.name == row.inside), None)
             if function:
                 return function, holder, row
     raise AssertionError(f"{name}: none of the places in the table is there")
@@ -155,8 +155,7 @@ def test_it_sends_and_asks_for_no_answer(name):
     own = {
         node.attr
         for node in ast.walk(block)
-        if isinstance(node, ast.Attribute)
-        and ast.unparse(node.value) == cursor.optional_vars.id
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == cursor.optional_vars.id
     }
     assert own == {"execute"}
 
@@ -166,17 +165,50 @@ def test_nobody_else_sends():
     known = {place(name)[0].name for name in SENDING}
     sends = re.compile(r"(notify (imbus|cron_trigger)|select .*\('(imbus|cron_trigger)').*", re.I)
     found = set()
-    for module in {row.module for row in ROWS if row.sends}:
+    for module in {row.module for row in ROWS if row.kind == SENDS}:
         for function in ast.walk(source(module)):
             if isinstance(function, ast.FunctionDef):
                 constants = [node for node in ast.walk(function) if isinstance(node, ast.Constant)]
                 if any(sends.fullmatch(str(node.value)) for node in constants):
                     found.add(function.name)
-    holders = {row.function.split(".")[-1] for row in ROWS if row.sends}
+    holders = {row.function.split(".")[-1] for row in ROWS if row.kind == SENDS}
     assert found - holders | known == known
 
 
-@pytest.mark.parametrize("name", REPLACED)
+def test_a_registry_connects_once_and_keeps_it():
+    """What it keeps is what its modules are loaded on, at once or later."""
+    function, holder, _row = place("registries")
+    kept = [
+        node
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        and "db_connect(db_name" in ast.unparse(node)
+    ]
+    assert "self._db" in ast.unparse(kept[0])
+    assert all("readonly=True" in ast.unparse(node) for node in kept[1:])
+    cursor, _holder = find(holder, "cursor")
+    assert "self._db.cursor()" in ast.unparse(cursor)
+
+
+def test_whether_modules_are_updated_is_told():
+    """To load_modules, by name or as the last of its arguments."""
+    function, _holder = find(source("odoo.modules.loading"), "load_modules")
+    arguments = [argument.arg for argument in function.args.args + function.args.kwonlyargs]
+    assert "update_module" in arguments
+    assert "update_module" in arguments[3:4] or function.args.kwonlyargs
+
+
+def test_what_a_load_sets_for_its_session_is_known():
+    """A statement that the addon does not know would stay on a pooled connection."""
+    known = ("SET SESSION lock_timeout", "SELECT pg_advisory_lock")
+    for module in ("odoo.modules.loading", "odoo.modules.registry", "odoo.orm.registry"):
+        for node in ast.walk(source(module) or ast.parse("")):
+            text = str(node.value) if isinstance(node, ast.Constant) else ""
+            if "pg_advisory" in text or text.upper().startswith("SET SESSION"):
+                assert text.startswith(known), text
+
+
+@pytest.mark.parametrize("name", ALL_REPLACED)
 def test_functions_that_are_replaced(name):
     for row in (row for row in ROWS if row.name == name):
         tree = source(row.module)
@@ -194,7 +226,7 @@ def test_functions_that_are_replaced(name):
 
 def test_nobody_else_listens():
     """A LISTEN that the table does not know would go deaf in silence."""
-    known = {row.module for row in ROWS if row.channel}
+    known = {row.module for row in ROWS if row.kind == LISTENS}
     folders = [series.ODOO_PATH / "odoo" / "service", series.ODOO_PATH / "odoo" / "addons" / "bus"]
     folders.append(series.ODOO_PATH / "addons" / "bus")
     for path in (path for folder in folders for path in folder.rglob("*.py")):

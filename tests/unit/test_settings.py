@@ -320,14 +320,20 @@ LISTENER = {
 
 
 def test_pg_dump_is_not_the_listeners_role():
-    """It may own nothing and see nothing; what Odoo itself hands over stays."""
-    tools = load(**LISTENER).tools
-    assert tools["PGHOST"] == "db"
-    assert not {"PGUSER", "PGPASSWORD", "PGPASSFILE", "PGSSLCERT", "PGSSLKEY"} & tools.keys()
+    """It may own nothing and see nothing. Module loading is Odoo's, too."""
+    tools, owner = load(**LISTENER).tools, load(**LISTENER).owner
+    assert tools["PGHOST"] == owner["host"] == "db"
+    assert (tools["PGUSER"], tools["PGPASSWORD"]) == ("odoo", "odoo's")
+    assert (owner["user"], owner["password"]) == ("odoo", "odoo's")
+    assert not {"PGPASSFILE", "PGSSLCERT", "PGSSLKEY"} & tools.keys()
+    assert not {"sslcert", "sslkey"} & owner.keys()
+    assert owner["application_name"] == "odoo-{pid}-loading"
 
 
 def test_odoos_role_may_have_another_name_without_the_pooler():
-    assert load(**LISTENER, imdispatcher_odoo_user="postgres").tools["PGUSER"] == "postgres"
+    settings = load(**LISTENER, imdispatcher_odoo_user="postgres")
+    assert settings.tools["PGUSER"] == settings.owner["user"] == "postgres"
+    assert settings.pooled["user"] == "odoo"
 
 
 def test_pg_dump_goes_to_the_primary_of_several_hosts():

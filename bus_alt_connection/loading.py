@@ -1,0 +1,182 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Module loading gets a session of its own, straight to PostgreSQL, where it needs one.
+
+Installing, updating and removing modules takes long transactions, changes tables and sets
+``lock_timeout`` for its session. From 20.0 on each load of a registry takes session locks as well
+(``Registry.new``). Behind a pooler these stay on connections that others get next. So such a load
+works on a direct connection to Odoo's own database, as Odoo's own role, with Odoo's own cursor.
+
+Before 20.0 a plain load needs no session: its ``lock_timeout`` then is for its transaction only.
+"""
+
+import contextlib
+import fcntl
+import functools
+import logging
+import os
+import tempfile
+import threading
+import time
+from typing import Iterator, Mapping, Optional
+
+import psycopg2
+
+import odoo
+from odoo.exceptions import UserError
+
+from .session import one_line
+
+_logger = logging.getLogger(__name__)
+
+# Loads at a time, of all processes that one server has forked, and connections of each. A load keeps
+# a core busy, so more of them would not end sooner; the others wait.
+SLOTS = 4
+CONNECTIONS = 4
+
+NOT_UPDATED = (
+    "bus_alt_connection: modules of {} cannot be updated now: the direct connection"
+    " (imdispatcher_db_*) is not there, and behind a pooler an update may spoil what others do: {}"
+)
+PLAIN = "%s is loaded on the pooled connection, without locks that last: no direct connection: %s"
+
+# what a load sets or locks for a session, and the same for its transaction
+FOR_SESSION = (
+    ("SET SESSION lock_timeout", "SET LOCAL lock_timeout"),
+    (
+        "pg_advisory_lock_shared(hashtext('registry_",
+        "pg_advisory_xact_lock_shared(hashtext('registry_",
+    ),
+)
+EXCLUSIVE = "pg_advisory_lock(hashtext('registry_"
+FIRST_WORDS = ("SET SESSION lock_timeout", "SELECT pg_advisory_lock")
+
+
+class Loader:
+    """Gives module loading its sessions; one for a server and all processes that it forks.
+
+    :param parameters: libpq's, of a direct connection as Odoo's own role
+    """
+
+    def __init__(self, parameters: Mapping[str, str]):
+        self._parameters = parameters
+        self._mine = threading.local()  # this thread's direct ``odoo.sql_db.Connection``
+        self._slots = tempfile.TemporaryFile()  # has no name, and no content
+        self._lock = threading.RLock()
+
+    def connection(self, database: str):
+        """Return what this thread's load of the database works on, if that is a session."""
+        mine = getattr(self._mine, "connection", None)
+        return mine if mine is not None and mine.dbname == database else None
+
+    @contextlib.contextmanager
+    def session(self, database: str) -> Iterator[None]:
+        """Let this thread's cursors of the database's registry be direct ones.
+
+        :raises psycopg2.OperationalError: where the direct connection is not there
+        """
+        if self.connection(database) is not None:
+            yield
+            return
+        with self._slot():
+            pool = odoo.sql_db.ConnectionPool(CONNECTIONS)
+            name = self._parameters["application_name"].replace("{pid}", str(os.getpid()))
+            dsn = {**self._parameters, "dbname": database, "application_name": name}
+            connection = odoo.sql_db.Connection(pool, database, dsn)
+            outer = getattr(self._mine, "connection", None)
+            try:
+                connection.cursor().close()  # connects, or fails now
+                self._mine.connection = connection
+                yield
+            finally:
+                self._mine.connection = outer
+                pool.close_all()
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
+        with self._lock:  # the locks of a file are a process's; it loads one registry at a time
+            slot = self._free()
+            while slot is None:
+                time.sleep(0.05)
+                slot = self._free()
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._slots, fcntl.LOCK_UN, 1, slot)
+
+    def enter(self, stack: contextlib.ExitStack, database: str, update: bool) -> None:
+        """Give this thread a session until the stack ends.
+
+        :param update: the load cannot do without
+        :raises UserError: for an update, where the direct connection is not there
+        """
+        try:
+            stack.enter_context(self.session(database))
+        except psycopg2.OperationalError as error:
+            if update:
+                raise UserError(NOT_UPDATED.format(database, one_line(error))) from None
+            _logger.warning(PLAIN, database, one_line(error))
+
+    def _free(self) -> Optional[int]:
+        """Take a slot, if one is free; the kernel frees those of a process that was killed."""
+        for slot in range(SLOTS):
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+                return slot
+        return None
+
+    def for_transaction(self, database: str, query: str) -> str:
+        """Return a statement that leaves nothing behind on a pooled connection.
+
+        :raises UserError: for one that only a session can do
+        """
+        if query.startswith(FIRST_WORDS) and self.connection(database) is None:
+            if EXCLUSIVE in query:
+                raise UserError(NOT_UPDATED.format(database, "see the log"))
+            for session, transaction in FOR_SESSION:
+                query = query.replace(session, transaction)
+        return query
+
+
+class RegistryConnection:
+    """Stands where a registry keeps its ``odoo.sql_db.Connection``; lends a session's cursors
+    to the thread that loads it."""
+
+    def __init__(self, pooled, loader: Loader):
+        self._pooled, self._loader = pooled, loader
+
+    def __getattr__(self, name):
+        return getattr(self._pooled, name)
+
+    def cursor(self, *args, **kwargs):
+        """Return a cursor of Odoo's, direct or pooled."""
+        direct = self._loader.connection(self._pooled.dbname)
+        return (self._pooled if direct is None else direct).cursor(*args, **kwargs)
+
+
+def updating(stock, loader: Loader):
+    """Return ``load_modules`` that installs, updates and removes modules in a session."""
+
+    @functools.wraps(stock)
+    def load_modules(registry, *args, **kwargs):
+        # 14.0 hands over the registry's connection; up to 18.0 the third of args tells
+        if not kwargs.get("update_module", args[2] if len(args) > 2 else False):
+            return stock(registry, *args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            database = getattr(registry, "db_name", None) or registry.dbname
+            loader.enter(stack, database, update=True)
+            return stock(registry, *args, **kwargs)
+
+    return load_modules
+
+
+def locking(stock, loader: Loader):
+    """Return ``Registry.new`` of 20.0, which takes session locks, in a session."""
+    updates = {"update_module", "install_modules", "upgrade_modules", "reinit_modules"}
+
+    @functools.wraps(stock)
+    def new(db_name, *args, **kwargs):
+        with contextlib.ExitStack() as stack:
+            loader.enter(stack, db_name, any(kwargs.get(name) for name in updates))
+            return stock(db_name, *args, **kwargs)
+
+    return staticmethod(new)

@@ -1,0 +1,68 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Which rows of the table of seams are true in this Odoo."""
+
+import functools
+import importlib
+import inspect
+import re
+from typing import Dict, List
+
+from odoo.release import version, version_info
+
+from .seams import LISTENS, REPLACED, SEAMS, SENDS, Seam
+
+# the number of the series: version_info begins with 19, or with "saas~19"
+SERIES = int(re.search(r"\d+", str(version_info[0])).group())
+
+NOT_FOUND = "bus_alt_connection found no {}.{} in Odoo {} ({}): {}"
+MEANS = {
+    LISTENS: "this LISTEN stays on the pooled connection and goes deaf there",
+    SENDS: "each commit waits for this NOTIFY",
+}
+
+
+def find() -> Dict[str, Seam]:
+    """Return the seams of this Odoo that are where the table says, by name."""
+    found: Dict[str, Seam] = {}
+    for row in SEAMS:
+        if row.first <= SERIES and row.name not in found and _is_there(row):
+            found[row.name] = row
+    return found
+
+
+def what_is_missing() -> List[str]:
+    """Return a line for each place in the table that is not there, nor any other of its name."""
+    found = find()
+    return [
+        NOT_FOUND.format(
+            row.module, row.function, version, row.name, MEANS.get(row.kind, "it stays as it is")
+        )
+        for row in SEAMS
+        if row.first <= SERIES and row.name not in found
+    ]
+
+
+def look_up(module: str, *names: str):
+    """Return what a module has under these names, one inside the other."""
+    return functools.reduce(getattr, names, importlib.import_module(module))
+
+
+def code(row: Seam):
+    """Return the code of the function that a row is about.
+
+    :raises AttributeError: where it is not there
+    :raises ImportError: nor its module
+    """
+    found = inspect.unwrap(look_up(row.module, *row.function.split("."))).__code__
+    if row.inside:
+        found = {getattr(one, "co_name", ""): one for one in found.co_consts}.get(row.inside)
+    return found
+
+
+def _is_there(row: Seam) -> bool:
+    try:
+        found = code(row)
+    except (ImportError, AttributeError):
+        return False
+    # one that no longer connects itself does not listen, send or load any more
+    return row.kind == REPLACED or (found is not None and "db_connect" in found.co_names)

@@ -1,0 +1,221 @@
+"""Module loading works in a session of its own, and leaves nothing behind on pooled connections."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import xmlrpc.client
+
+import psycopg2
+import pytest
+import requests
+
+from bus_alt_connection import loading
+
+from ..stack import series
+from ..stack.deployment import deployment as running_deployment
+from ..stack.odoo import CHECKOUT, ROLE
+from ..stack.process import wait_until
+
+ADMIN = "admin"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Servers whose pooled connections nobody else spoils."""
+    with running_deployment() as own:
+        yield own
+
+
+def left_behind(whole, database: str) -> int:
+    """Count PgBouncer's connections to PostgreSQL on which somebody left ``lock_timeout``."""
+    backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND usename = %s"
+    ((number,),) = whole.postgres.execute(backends, [database, ROLE])
+    left = {}
+    with contextlib.ExitStack() as stack:
+        for _connection in range(number):  # each holds another one
+            connection = psycopg2.connect(**whole.pooled._asdict(), dbname=database)
+            stack.callback(connection.close)
+            cursor = connection.cursor()
+            cursor.execute("SELECT pg_backend_pid(), current_setting('lock_timeout')")
+            backend, timeout = cursor.fetchone()
+            left[backend] = timeout
+    assert left
+    return sum(timeout != "0" for timeout in left.values())
+
+
+class Watched:
+    """Names that sessions had in pg_stat_activity meanwhile, and how many loaded at once."""
+
+    def __init__(self, whole):
+        self.most, self.roles = 0, set()
+        self._whole, self._end = whole, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self):
+        query = "SELECT usename FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
+        while not self._end.wait(0.02):
+            rows = self._whole.postgres.execute(query)
+            self.most = max(self.most, len(rows))
+            self.roles.update(role for (role,) in rows)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self._end.set()
+        self._thread.join()
+
+
+def states(whole, database: str) -> list:
+    query = "SELECT name, state, latest_version FROM ir_module_module WHERE state <> 'uninstalled'"
+    return sorted(whole.postgres.execute(query, dbname=database))
+
+
+def upgrade(odoo, module: str):
+    """What the Apps page does."""
+    common = xmlrpc.client.ServerProxy(f"{odoo.url}/xmlrpc/2/common")
+    uid = common.authenticate(odoo.database, ADMIN, ADMIN, {})
+    models = xmlrpc.client.ServerProxy(f"{odoo.url}/xmlrpc/2/object", allow_none=True)
+
+    def call(*args):
+        return models.execute_kw(odoo.database, uid, ADMIN, "ir.module.module", *args)
+
+    ids = call("search", [[("name", "=", module)]])
+    call("button_immediate_upgrade", [ids])
+
+
+@pytest.mark.skipif(series.NUMBER < 15, reason="before 15.0 a load sets nothing")
+@pytest.mark.parametrize("addon", [False, True], ids=["stock", "addon"])
+def test_no_lock_timeout_is_left_on_pooled_connections(whole, addon):
+    with whole.odoo(addon=addon, options=whole.direct, workers=4, start=False) as odoo:
+        left = 0
+        for _start in range(1 if addon else 3):
+            odoo.start()
+            left = left or left_behind(whole, odoo.database)
+            odoo.stop()
+        odoo.run("-u", "bus", "--stop-after-init")
+        left = left or left_behind(whole, odoo.database)
+    assert (left == 0) is addon
+
+
+@pytest.mark.parametrize("how", ["command line", "Apps page"])
+def test_an_update_has_a_session_as_odoos_own_role(whole, how):
+    whole.postgres.create_role("listener", "password-of-listener", "")
+    own = {"imdispatcher_db_user": "listener", "imdispatcher_db_password": "password-of-listener"}
+    by_hand = how == "command line"
+    with whole.odoo(options={**whole.direct, **own}, start=not by_hand) as odoo:
+        before = states(whole, odoo.database)
+        with Watched(whole) as watched:
+            if by_hand:
+                odoo.run("-u", "bus", "--stop-after-init")
+            else:
+                upgrade(odoo, "bus")
+        assert watched.roles == {ROLE}
+        assert states(whole, odoo.database) == before
+        ended = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
+        wait_until(lambda: whole.postgres.execute(ended) == [(0,)], "the session is closed")
+
+
+def test_without_the_direct_connection_pages_are_served_and_nothing_is_updated(whole):
+    options = {**whole.direct, "imdispatcher_db_port": 1}
+    with whole.odoo(options=options, workers=2) as odoo:
+        assert requests.get(f"{odoo.url}/web/login", timeout=60).ok
+        before = states(whole, odoo.database)
+        with pytest.raises(
+            xmlrpc.client.Fault, match="cannot be updated now: the direct connection"
+        ):
+            upgrade(odoo, "bus")
+        assert states(whole, odoo.database) == before
+        assert requests.get(f"{odoo.url}/web/login", timeout=60).ok
+        assert left_behind(whole, odoo.database) == 0
+
+
+# --- 20.0 ---------------------------------------------------------------------------------
+
+
+def replay(odoo, seconds: float, loaders: int, visitors: int, forks: int = 0) -> list:
+    """Let processes load registries at once, as 20.0 does; return what they say of each load."""
+    environ = {**odoo.environ, **{k: v for k, v in os.environ.items() if k.startswith("BUS_ALT_")}}
+    argv = [sys.executable, "-m", "tests.stack.replay", odoo.conf, odoo.database, str(seconds)]
+    kinds = ["yes"] * loaders + ["no"] * visitors
+    outs = [odoo.folder / f"replay-{i}" for i in range(len(kinds))]
+    processes = []
+    try:
+        for kind, out in zip(kinds, outs):
+            with out.open("w") as stdout, out.with_suffix(".log").open("w") as stderr:
+                process = subprocess.Popen(
+                    [*argv, kind, str(forks)],
+                    cwd=CHECKOUT,
+                    env=environ,
+                    stdout=stdout,
+                    stderr=stderr,
+                )
+            processes.append(process)
+        for process, out in zip(processes, outs):
+            assert process.wait(seconds + 120) == 0, out.with_suffix(".log").read_text()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [json.loads(line) for out in outs for line in out.read_text().splitlines()]
+
+
+def overlaps(loads: list) -> int:
+    """Count the loads that ran beside one that had to be alone."""
+    done = sorted((load for load in loads if "end" in load), key=lambda load: load["begin"])
+    found = 0
+    for i, one in enumerate(done):
+        for other in done[i + 1 :]:
+            if other["begin"] >= one["end"]:
+                break
+            found += one["update"] or other["update"]
+    return found
+
+
+SECONDS = float(os.environ.get("BUS_ALT_REPLAY", "6"))
+
+
+@pytest.mark.parametrize("way", ["stock", "addon", "straight"])
+def test_registry_locks_of_20_exclude(whole, way):
+    """BUS_ALT_REPLAY=300 is what the documentation's figures come from."""
+    path = whole.straight if way == "straight" else whole.pooled
+    with whole.odoo(path, addon=way == "addon", options=whole.direct, start=False) as odoo:
+        loads = replay(odoo, SECONDS, loaders=8, visitors=6)
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        ((left,),) = whole.postgres.execute(locks)
+    failed = [load["error"] for load in loads if "error" in load]
+    found = overlaps(loads)
+    sys.stdout.write(
+        f"{way}: {len(loads)} loads, {found} overlaps, {len(failed)} failed, {left} left\n"
+    )
+    assert len(loads) > 20
+    if way == "stock":
+        assert found or failed or left
+    else:
+        assert (found, failed, left) == (0, [], 0)
+
+
+def test_registry_locks_of_20_without_the_direct_connection(whole):
+    """A plain load succeeds and leaves nothing; an update says why it does not."""
+    options = {**whole.direct, "imdispatcher_db_port": 1}
+    with whole.odoo(options=options, start=False) as odoo:
+        loads = replay(odoo, 3, loaders=2, visitors=2)
+        assert left_behind(whole, odoo.database) == 0
+        locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        assert whole.postgres.execute(locks) == [(0,)]
+    plain = [load for load in loads if not load["update"]]
+    updates = [load for load in loads if load["update"]]
+    assert plain and not any("error" in load for load in plain)
+    assert updates and all("cannot be updated now" in load.get("error", "") for load in updates)
+
+
+def test_the_workers_of_a_server_load_a_few_at_a_time(whole):
+    with whole.odoo(options=whole.direct, start=False) as odoo, Watched(whole) as watched:
+        loads = replay(odoo, 3, loaders=1, visitors=0, forks=8)
+    assert len({load["pid"] for load in loads}) == 9
+    assert not any("error" in load for load in loads)
+    assert 1 < watched.most <= loading.SLOTS
