@@ -1,6 +1,7 @@
 """What operators paste works, and what is said twice is said alike."""
 
 import configparser
+import functools
 import os
 import pathlib
 import re
@@ -15,9 +16,19 @@ import pytest
 from bus_alt_connection import settings
 
 from ..stack import series
-from ..stack.guide import CHECKOUT, PAGES, Block, blocks
+from ..stack.guide import (
+    CHECKOUT,
+    PAGES,
+    Block,
+    Container,
+    blocks,
+    compose_container,
+    section,
+)
+from ..stack.odoo import odoo_environ
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import server_environ
+from ..stack.process import accepts
 
 if series.NUMBER != 19:
     pytest.skip("the documentation is tried with Odoo 19.0", allow_module_level=True)
@@ -33,6 +44,10 @@ COMMANDS = {
     "docker compose up": ".pre-commit-config.yaml",  # its schema; no Docker in the tests
     "pip wheel --no-deps --wheel-dir dist .": "tests/odoo/test_packaging.py",
     "pip install dist/odoo_addon_bus_alt_connection-*.whl": "tests/odoo/test_packaging.py",
+    # what is run in a container: below
+    "docker compose exec odoo odoo buscheck": "tests/odoo/test_docs.py",
+    "docker compose exec odoo odoo --addons-path=/mnt/extra-addons buscheck"
+    " --load=base,rpc,web,bus_alt_connection": "tests/odoo/test_docs.py",
     "odoo-bin --addons-path=/path/to/odoo/addons,/path/to/addons buscheck -c odoo.conf": (
         "tests/odoo/test_buscheck.py"
     ),
@@ -153,6 +168,81 @@ def yaml_(text, _deployment, folder):
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+VARIABLES = {"ODOO_DB_PASSWORD": "of the test", "PGBOUNCER_ADMIN_PASSWORD": "admin's"}
+
+
+def guides_docker() -> tuple:
+    recipe, *_output, check = section("docs/guide.rst", "Docker")
+    return compose_container(recipe.text, "odoo", VARIABLES), check.text
+
+
+def projects_docker(service: str = "odoo") -> tuple:
+    text = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
+    commands = "".join(block.text for block in section("README.rst", "Does it work?"))
+    (check,) = re.findall(r"^docker compose exec .*\n", commands, re.M)
+    return compose_container(text, service, VARIABLES), check
+
+
+RECIPES = {
+    "guide's Docker": guides_docker,
+    "project's Docker": projects_docker,
+    "project's Docker, reports": functools.partial(projects_docker, "odoo-reports"),
+}
+
+
+def placed(deployment, odoo, container: Container) -> dict:
+    """Write odoo.conf of a container for this machine and return its environment."""
+    pooled, straight = deployment.pooled, deployment.straight
+    places = {
+        "pgbouncer": pooled.host,
+        "pgbouncer-reports": pooled.host,
+        "6432": str(pooled.port),
+        "postgres": straight.host,
+        "5432": str(straight.port),
+        VARIABLES["ODOO_DB_PASSWORD"]: deployment.password,
+        "/mnt/extra-addons": str(CHECKOUT),
+        "/var/lib/odoo": str(odoo.data_dir),
+    }
+    there = container.at(places)
+    odoo.conf.write_text(there.conf)
+    # the official image says where its odoo.conf is
+    return odoo_environ({"ODOO_RC": str(odoo.conf), **there.environ})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_for_containers_passes_its_own_check(recipe, deployment):
+    container, commands = RECIPES[recipe]()
+    assert container.argv[0] == "odoo", "the image's start script would show the password"
+    exec_ = r"^docker compose exec odoo odoo (.*)$"
+    (check,) = re.findall(exec_, commands, re.M)
+    with deployment.odoo(start=False) as odoo:
+        environ = placed(deployment, odoo, container)
+        program = [odoo.python, os.environ["BUS_ALT_ODOO"]]
+        check = check.replace("/mnt/extra-addons", str(CHECKOUT)).split()
+        done = subprocess.run(
+            [*program, *check],
+            env=environ,
+            cwd=odoo.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout.splitlines()[-1:] == ["Notifications arrive."], done.stdout + done.stderr
+        assert done.returncode == 0
+        if recipe.startswith("guide's"):
+            # the server that it starts listens, too; where it serves is the test's
+            serves = [
+                f"--http-port={odoo.port}",
+                "--http-interface=127.0.0.1",
+            ]
+            odoo.process.start(
+                [*program, *container.argv[1:], *serves], env=environ, cwd=odoo.folder
+            )
+            odoo.process.wait_for(lambda: accepts(odoo.port), "the port answers")
+            odoo.process.wait_for(lambda: odoo.ready().status_code == 200, "ready")
+            assert odoo.ready().json()["listeners"][0]["state"] == "listening"
 
 
 def sql(text, deployment, _folder):

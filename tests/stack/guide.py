@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
+import io
 import pathlib
+import re
 import typing
 
 import docutils.core
@@ -24,9 +27,67 @@ class Block(typing.NamedTuple):
     text: str
 
 
+# what the official image of Odoo has, and where it looks for its configuration
+IMAGE_CONF = "[options]\naddons_path = /mnt/extra-addons\ndata_dir = /var/lib/odoo\n"
+IMAGE_CONF_PATH = "/etc/odoo/odoo.conf"
+
+
+class Container(typing.NamedTuple):
+    """What a recipe sets for the container of Odoo: environment, odoo.conf, command line."""
+
+    environ: dict
+    conf: str
+    argv: list
+
+    def at(self, places: dict) -> Container:
+        """Return the same for other places.
+
+        :param places: values to put in place of others, such as ``{"6432": "40123"}``
+        """
+        environ = {name: places.get(value, value) for name, value in self.environ.items()}
+        parser = configparser.RawConfigParser()
+        parser.read_string(self.conf)
+        for name, value in parser.items("options"):
+            parser.set("options", name, places.get(value, value))
+        conf = io.StringIO()
+        parser.write(conf)
+        return Container(environ, conf.getvalue(), self.argv)
+
+
+def compose_container(text: str, service: str, variables: dict) -> Container:
+    """Return what a compose file sets for this service.
+
+    :param variables: what stands in the environment of ``docker compose``
+    """
+    import yaml  # not there for the series that do without the documentation
+
+    def variable(found) -> str:
+        return variables.get(found[1], found[2] or "")
+
+    document = yaml.safe_load(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, text))
+    one = document["services"][service]
+    environ = {name: str(value) for name, value in one.get("environment", {}).items()}
+    conf = IMAGE_CONF
+    for mount in one.get("configs", []):
+        if mount["target"] == IMAGE_CONF_PATH:
+            conf = document["configs"][mount["source"]]["content"]
+    return Container(environ, conf, [*one.get("entrypoint", []), *one.get("command", [])])
+
+
 def blocks() -> list[Block]:
     """Return all code blocks of README and the pages below docs/."""
     return [found for page in PAGES for found in _blocks_of(page)]
+
+
+def section(page: str, title: str) -> list[Block]:
+    """Return the code blocks of one section of a page, in order."""
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    titles = [(found.start(), found[1]) for found in re.finditer(r"^(.+)\n[=-]{3,}$", text, re.M)]
+    (first,) = (start for start, one in titles if one == title)
+    last = min((start for start, _one in titles if start > first), default=len(text))
+    lines = text.count("\n", 0, first), text.count("\n", 0, last)
+    name = pathlib.Path(page).name
+    return [one for one in blocks() if one.page == name and lines[0] < one.line <= lines[1]]
 
 
 def block(language: str) -> str:
