@@ -12,30 +12,36 @@ import docutils.core
 import docutils.utils
 import psycopg2
 import pytest
+import requests
 
 from bus_alt_connection import settings
 
 from ..stack import series
 from ..stack.guide import (
     CHECKOUT,
+    IMAGE_CONF_PATH,
     PAGES,
     Block,
     Container,
     blocks,
     compose_container,
+    pod_container,
+    pod_spec,
     section,
 )
 from ..stack.odoo import odoo_environ
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import server_environ
-from ..stack.process import accepts
+from ..stack.process import accepts, wait_until
+from ..stack.relay import Relay
 
 if series.NUMBER != 19:
     pytest.skip("the documentation is tried with Odoo 19.0", allow_module_level=True)
 
 DOCUMENTS = [*PAGES, CHECKOUT / "CONTRIBUTING.rst", CHECKOUT / "SECURITY.rst"]
 
-# command lines, and where each is run as it stands or nearly so; "" where it needs systemd to run
+# command lines, and where each is run as it stands or nearly so; "" where it needs systemd or a
+# cluster to run
 COMMANDS = {
     "./run demo": ".ci/run",
     "./run test": ".ci/run",
@@ -48,6 +54,8 @@ COMMANDS = {
     "docker compose exec odoo odoo buscheck": "tests/odoo/test_docs.py",
     "docker compose exec odoo odoo --addons-path=/mnt/extra-addons buscheck"
     " --load=base,rpc,web,bus_alt_connection": "tests/odoo/test_docs.py",
+    "kubectl exec deploy/odoo -c odoo -- odoo buscheck": "tests/odoo/test_docs.py",
+    "kubectl rollout status deploy/odoo": "",  # needs a cluster
     "odoo-bin --addons-path=/path/to/odoo/addons,/path/to/addons buscheck -c odoo.conf": (
         "tests/odoo/test_buscheck.py"
     ),
@@ -145,19 +153,12 @@ def systemd_unit(text, sections, folder):
 def yaml_(text, _deployment, folder):
     import yaml  # not there for the series that skip this module
 
-    document = yaml.safe_load(text)
-    if "healthcheck" in document:
-        document = {"services": {"odoo": {"image": "odoo:19.0", **document}}}
-    elif "readinessProbe" in document:
-        document = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "odoo"},
-            "spec": {"containers": [{"name": "odoo", "image": "odoo:19.0", **document}]},
-        }
+    documents = list(yaml.safe_load_all(text))
+    if "healthcheck" in documents[0]:
+        documents = [{"services": {"odoo": {"image": "odoo:19.0", **documents[0]}}}]
     written = folder / "document.yaml"
-    written.write_text(yaml.safe_dump(document))
-    if "services" in document:
+    written.write_text(yaml.safe_dump_all(documents))
+    if "services" in documents[0]:
         tool = ("check_jsonschema", "--builtin-schema", "vendor.compose-spec")
     else:
         tool = ("kubernetes_validate", "--strict")
@@ -185,10 +186,16 @@ def projects_docker(service: str = "odoo") -> tuple:
     return compose_container(text, service, VARIABLES), check
 
 
+def guides_kubernetes() -> tuple:
+    recipe, conf, check, *_alert = section("docs/guide.rst", "Kubernetes")
+    return pod_container(recipe.text, "odoo", conf.text), check.text
+
+
 RECIPES = {
     "guide's Docker": guides_docker,
     "project's Docker": projects_docker,
     "project's Docker, reports": functools.partial(projects_docker, "odoo-reports"),
+    "guide's Kubernetes": guides_kubernetes,
 }
 
 
@@ -200,10 +207,13 @@ def placed(deployment, odoo, container: Container) -> dict:
         "pgbouncer-reports": pooled.host,
         "6432": str(pooled.port),
         "postgres": straight.host,
+        "postgres.databases.svc": straight.host,
         "5432": str(straight.port),
         VARIABLES["ODOO_DB_PASSWORD"]: deployment.password,
+        "the password of the role odoo": deployment.password,
         "/mnt/extra-addons": str(CHECKOUT),
         "/var/lib/odoo": str(odoo.data_dir),
+        IMAGE_CONF_PATH: str(odoo.conf),
     }
     there = container.at(places)
     odoo.conf.write_text(there.conf)
@@ -215,7 +225,7 @@ def placed(deployment, odoo, container: Container) -> dict:
 def test_a_recipe_for_containers_passes_its_own_check(recipe, deployment):
     container, commands = RECIPES[recipe]()
     assert container.argv[0] == "odoo", "the image's start script would show the password"
-    exec_ = r"^docker compose exec odoo odoo (.*)$"
+    exec_ = r"^(?:docker compose exec odoo|kubectl exec deploy/odoo -c odoo --) odoo (.*)$"
     (check,) = re.findall(exec_, commands, re.M)
     with deployment.odoo(start=False) as odoo:
         environ = placed(deployment, odoo, container)
@@ -235,14 +245,61 @@ def test_a_recipe_for_containers_passes_its_own_check(recipe, deployment):
             # the server that it starts listens, too; where it serves is the test's
             serves = [
                 f"--http-port={odoo.port}",
+                f"--gevent-port={odoo.gevent_port}",
                 "--http-interface=127.0.0.1",
             ]
+            odoo.workers = "workers" in container.conf  # then the gevent port is the one
             odoo.process.start(
                 [*program, *container.argv[1:], *serves], env=environ, cwd=odoo.folder
             )
-            odoo.process.wait_for(lambda: accepts(odoo.port), "the port answers")
+            odoo.process.wait_for(lambda: accepts(odoo.bus_port), "the port answers")
             odoo.process.wait_for(lambda: odoo.ready().status_code == 200, "ready")
             assert odoo.ready().json()["listeners"][0]["state"] == "listening"
+
+
+def test_losing_chat_does_not_lose_the_pages(deployment, tmp_path):
+    """The probes of the guide's pod, while PostgreSQL can be reached through the pooler alone."""
+    recipe, *_rest = section("docs/guide.rst", "Kubernetes")
+    spec = pod_spec(recipe.text, "odoo")
+    relay = Relay((deployment.postgres.host, deployment.postgres.port))
+    direct = {**deployment.direct, "imdispatcher_db_port": relay.port}
+    with deployment.odoo(workers=2, options=direct) as odoo:
+        ports = {8069: odoo.port, 8072: odoo.gevent_port, "http": odoo.port}
+        wait_until(lambda: odoo.ready().status_code == 200, "ready")
+        assert starts(spec, odoo, tmp_path / "proven")
+
+        relay.close()
+        wait_until(lambda: odoo.ready().status_code == 503, "not ready")
+        probe = spec["readinessProbe"]["httpGet"]
+        pages = f"http://127.0.0.1:{ports[probe['port']]}{probe['path']}"
+        assert requests.get(pages, timeout=10).status_code == 200
+        # a pod that begins now comes too
+        tries = [starts(spec, odoo, tmp_path / "lost") for _try in range(13)]
+        assert tries == [False] * 12 + [True]
+        assert spec["startupProbe"]["failureThreshold"] > len(tries), "it would be killed before"
+        assert "livenessProbe" not in spec
+
+
+def starts(spec: dict, odoo, tries: pathlib.Path) -> bool:
+    """Run the start-up probe once."""
+    shell_, option, line = spec["startupProbe"]["exec"]["command"]
+    line = line.replace("8072", str(odoo.gevent_port)).replace("/tmp/tries", str(tries))
+    return subprocess.run([shell_, option, line], capture_output=True).returncode == 0
+
+
+def test_no_recipe_makes_pages_depend_on_chat():
+    import yaml
+
+    def probes(node):
+        for name, inner in node.items() if isinstance(node, dict) else enumerate(node):
+            if name in ("readinessProbe", "livenessProbe"):
+                yield str(inner)
+            elif isinstance(inner, (dict, list)):
+                yield from probes(inner)
+
+    recipes = [found for found in blocks() if found.language == "yaml"]
+    asked = [probe for found in recipes for probe in probes([*yaml.safe_load_all(found.text)])]
+    assert asked and not [probe for probe in asked if "/bus_alt_connection" in probe]
 
 
 def sql(text, deployment, _folder):

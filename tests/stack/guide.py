@@ -74,6 +74,25 @@ def compose_container(text: str, service: str, variables: dict) -> Container:
     return Container(environ, conf, [*one.get("entrypoint", []), *one.get("command", [])])
 
 
+def pod_container(text: str, name: str, conf: str) -> Container:
+    """Return what a Kubernetes Deployment sets for this container.
+
+    :param conf: what the secret with odoo.conf holds
+    """
+    one = pod_spec(text, name)
+    environ = {row["name"]: row["value"] for row in one["env"]}
+    return Container(environ, conf, one["command"])
+
+
+def pod_spec(text: str, name: str) -> dict:
+    """Return the specification of this container of a Kubernetes Deployment."""
+    import yaml
+
+    containers = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    (found,) = (one for one in containers if one["name"] == name)
+    return found
+
+
 def blocks() -> list[Block]:
     """Return all code blocks of README and the pages below docs/."""
     return [found for page in PAGES for found in _blocks_of(page)]
