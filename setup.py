@@ -8,7 +8,8 @@ ADDON = HERE / "bus_alt_connection"
 MANIFEST = ast.literal_eval((ADDON / "__manifest__.py").read_text(encoding="utf-8"))
 
 setup(
-    name="odoo-addon-bus-alt-connection",
+    # not odoo-addon-…: PyPI has another addon, OCA's, by that name, and pip would upgrade to it
+    name="bus-alt-connection",
     version=MANIFEST["version"],
     description=MANIFEST["summary"],
     # README.rst links to other pages of the checkout, which PyPI has not

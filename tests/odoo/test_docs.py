@@ -49,7 +49,11 @@ COMMANDS = {
     "PYTHON=python3.12 ./run test --odoo /path/to/odoo": "tests/odoo/test_contract.py",
     "docker compose up": ".pre-commit-config.yaml",  # its schema; no Docker in the tests
     "pip wheel --no-deps --wheel-dir dist .": "tests/odoo/test_packaging.py",
-    "pip install dist/odoo_addon_bus_alt_connection-*.whl": "tests/odoo/test_packaging.py",
+    "pip install dist/bus_alt_connection-*.whl": "tests/odoo/test_packaging.py",
+    "pip uninstall odoo-addon-bus-alt-connection": "tests/odoo/test_packaging.py",
+    "pip install --force-reinstall --no-deps dist/bus_alt_connection-*.whl": (
+        "tests/odoo/test_packaging.py"
+    ),
     # what is run in a container: below
     "docker compose exec odoo odoo buscheck": "tests/odoo/test_docs.py",
     "docker compose exec odoo odoo --addons-path=/mnt/extra-addons buscheck"

@@ -1,9 +1,11 @@
 """The wheel, installed beside a real Odoo, is found without --addons-path."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,11 @@ from ..stack.process import CACHE
 from .conftest import Site
 
 pytestmark = pytest.mark.slow
+
+
+# the OCA addon with the same folder: its distribution on PyPI
+OTHER, OTHERS_VERSION = "odoo-addon-bus-alt-connection", "19.0.1.0.0.2"
+ADDON = "odoo/addons/bus_alt_connection/"
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +49,82 @@ def run(*argv, **options):
 
 
 def test_sdist_and_wheel(built):
-    (wheel,) = built.glob("odoo_addon_bus_alt_connection-*.whl")
-    (_sdist,) = built.glob("odoo_addon_bus_alt_connection-*.tar.gz")
+    (wheel,) = built.glob("bus_alt_connection-*.whl")
+    (_sdist,) = built.glob("bus_alt_connection-*.tar.gz")
     names = zipfile.ZipFile(wheel).namelist()
-    addon = "odoo/addons/bus_alt_connection/"
-    assert addon + "__manifest__.py" in names
-    assert addon + "seams.py" in names
-    assert addon + "cli/buscheck.py" in names
+    assert ADDON + "__manifest__.py" in names
+    assert ADDON + "seams.py" in names
+    assert ADDON + "cli/buscheck.py" in names
     assert any(name.endswith("LICENSE") for name in names)
-    outside = [n for n in names if not n.startswith(addon) and ".dist-info/" not in n]
+    outside = [n for n in names if not n.startswith(ADDON) and ".dist-info/" not in n]
     assert outside == [], "odoo and odoo.addons belong to Odoo"
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="releases are built with a later Python")
 def test_pypi_would_take_it(built):
     assert "PASSED" in run(sys.executable, "-m", "twine", "check", "--strict", *built.iterdir())
+
+
+@pytest.fixture
+def others(tmp_path):
+    """A folder with a wheel that has the name and the folder of the OCA addon."""
+    folder = tmp_path / "others"
+    folder.mkdir()
+    stem = f"{OTHER.replace('-', '_')}-{OTHERS_VERSION}"
+    files = {
+        ADDON + "__init__.py": "OTHER = True\n",
+        f"{stem}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {OTHER}\nVersion: {OTHERS_VERSION}\n"
+        ),
+        f"{stem}.dist-info/WHEEL": (
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
+    }
+    record = f"{stem}.dist-info/RECORD"
+    files[record] = "".join(f"{name},,\n" for name in [*files, record])
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as wheel:
+        for name, text in files.items():
+            wheel.writestr(name, text)
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A virtual environment: its pip, and the addon's folder in it."""
+    python = tmp_path / "environment" / "bin" / "python"
+    run(sys.executable, "-m", "venv", "--without-pip", python.parents[1])
+    packages = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
+    return (sys.executable, "-m", "pip", "--python", python), Path(packages.strip()) / ADDON
+
+
+def is_ours(addon: Path) -> bool:
+    """Tell whether the addon in this folder is whole."""
+    kept = (CHECKOUT / "bus_alt_connection" / "__init__.py").read_text()
+    found = addon / "__init__.py"
+    return found.exists() and found.read_text() == kept and (addon / "seams.py").exists()
+
+
+def test_an_upgrade_does_not_bring_another_addon(built, others, environment):
+    pip, addon = environment
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        (metadata,) = (name for name in files.namelist() if name.endswith("METADATA"))
+        name = re.search(r"^Name: (.+)$", files.read(metadata).decode(), re.M)[1]
+    run(*pip, "install", "--no-index", wheel)
+    run(*pip, "install", "--upgrade", "--no-index", f"--find-links={others}", name)
+    assert is_ours(addon)
+
+
+def test_what_readme_says_of_the_other_wheel(built, others, environment):
+    pip, addon = environment
+    (ours,), (theirs,) = built.glob("*.whl"), others.glob("*.whl")
+    for wheel in (ours, theirs):
+        run(*pip, "install", "--no-index", wheel)
+    run(*pip, "check")
+    assert not is_ours(addon), "pip sees the conflict now: README says that it does not"
+    run(*pip, "uninstall", "--yes", OTHER)
+    run(*pip, "install", "--no-index", "--force-reinstall", "--no-deps", ours)
+    assert is_ours(addon)
 
 
 def test_the_wheel_works_without_addons_path(deployment, built, tmp_path):
