@@ -17,6 +17,7 @@ The parts, in the order of the story:
 Load it server-wide (``--load=web,bus_alt_connection``); no database needs it installed.
 """
 
+import ast
 import logging
 import os
 import sys
@@ -31,6 +32,14 @@ NOTHING_SET = (
     " db_host and db_port point. Behind a pooler in transaction mode no notification will"
     " arrive; set imdispatcher_db_host and imdispatcher_db_port to PostgreSQL itself."
 )
+
+
+def version() -> str:
+    """Return the addon's version, as its manifest has it."""
+    # each series reads manifests by another function
+    path = os.path.join(os.path.dirname(__file__), "__manifest__.py")
+    with open(path, encoding="utf-8") as manifest:
+        return ast.literal_eval(manifest.read())["version"]
 
 
 def load_settings():
@@ -79,6 +88,10 @@ def post_load() -> None:
 
     from .settings import BadSetting
 
+    # the gevent process of a prefork server would say things a second time
+    if not odoo.evented:
+        # another addon of the same name may come first in addons_path: say which one this is
+        _logger.info("bus_alt_connection %s from %s", version(), os.path.dirname(__file__))
     try:
         settings = load_settings()
     except BadSetting as error:
@@ -89,5 +102,4 @@ def post_load() -> None:
 
         hooks.install(settings)
     elif not odoo.evented:
-        # the gevent process of a prefork server would say it a second time
         _logger.warning(NOTHING_SET)

@@ -3,10 +3,28 @@
 
 import argparse
 import json
+import os
 import sys
 
 import odoo
+from odoo import addons
 from odoo.cli import Command
+
+COMMAND = os.path.join("cli", "buscheck.py")
+
+
+def folders() -> list:
+    """Return the folders called bus_alt_connection in addons_path; Python loads the first."""
+    found = [os.path.realpath(os.path.join(path, "bus_alt_connection")) for path in addons.__path__]
+    there = [path for path in found if os.path.exists(os.path.join(path, "__init__.py"))]
+    return list(dict.fromkeys(there))
+
+
+def give_up(verdict: str, status: int, as_json: bool) -> None:
+    """Print why nothing can be checked, and end with this exit status."""
+    answer = {"ok": False, "verdict": verdict}
+    sys.stdout.write((json.dumps(answer) if as_json else f"✗ {verdict}") + "\n")
+    sys.exit(status)
 
 
 class Buscheck(Command):
@@ -24,6 +42,10 @@ class Buscheck(Command):
         odoo.tools.config.parse_config(rest)
         odoo.modules.module.initialize_sys_path()
 
+        loaded, *others = folders()
+        if not os.path.exists(os.path.join(loaded, COMMAND)):
+            verdict = f"another addon of this name is loaded, not this one: {loaded} comes first"
+            give_up(f"{verdict}, before {', '.join(others)}", 1, known.json)
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
         from odoo.addons.bus_alt_connection import check, load_settings, lookup, settings
@@ -31,9 +53,7 @@ class Buscheck(Command):
         try:
             found = load_settings()
         except settings.BadSetting as error:
-            answer = {"ok": False, "verdict": str(error)}
-            sys.stdout.write((json.dumps(answer) if known.json else f"✗ {error}") + "\n")
-            sys.exit(2)
+            give_up(str(error), 2, known.json)
         config = odoo.tools.config
         wrong = lookup.what_is_missing()
         if "bus_alt_connection" not in str(config.get("server_wide_modules")):
@@ -43,6 +63,9 @@ class Buscheck(Command):
         needed = needed if "cron worker" in lookup.find() else 1
         findings = [check.Finding(check.BAD, text) for text in wrong]
         findings += check.run(found, needed)
+        for path in others:
+            text = f"{path} has the same name and is not loaded: {loaded} comes first"
+            findings.append(check.Finding(check.REMARK, text))
         answer = check.answer(found, findings)
         text = json.dumps(answer, indent=2) if known.json else check.as_text(answer)
         sys.stdout.write(text + "\n")

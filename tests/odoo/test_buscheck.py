@@ -1,10 +1,15 @@
 """The command, as README says to call it; tests/servers/test_check.py has all that it finds."""
 
+import ast
+import contextlib
 import json
 
 import pytest
 
 from ..stack import series
+from ..stack.odoo import CHECKOUT
+
+OURS = CHECKOUT / "bus_alt_connection"
 
 
 @pytest.fixture
@@ -61,3 +66,57 @@ def test_the_command_with_odoo_rc(idle):
     done = idle.buscheck(rc=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Notifications arrive." in done.stdout
+
+
+@pytest.fixture
+def namesake(tmp_path):
+    """A folder of addons with another addon of the same name, which has no command."""
+    addon = tmp_path / "namesakes" / "bus_alt_connection"
+    addon.mkdir(parents=True)
+    (addon / "__init__.py").touch()
+    (addon / "__manifest__.py").write_text(
+        "{'name': 'namesake', 'depends': ['bus'], 'author': 'a', 'license': 'AGPL-3'}"
+    )
+    return addon
+
+
+@contextlib.contextmanager
+def beside(deployment, path: str):
+    """An Odoo with these folders of addons, which does not run."""
+    with deployment.odoo(start=False, options=deployment.direct, addons_path=path) as odoo:
+        yield odoo
+
+
+def test_another_addon_of_this_name_comes_later(deployment, namesake):
+    path = f"{series.ADDONS},{CHECKOUT},{namesake.parent}"
+    with beside(deployment, path) as odoo:
+        done = odoo.buscheck()
+        assert done.returncode == 0, done.stdout + done.stderr
+        remark = f"• {namesake} has the same name and is not loaded: {OURS} comes first"
+        assert remark in done.stdout.splitlines()
+
+
+def test_another_addon_of_this_name_comes_first(deployment, namesake):
+    path = f"{series.ADDONS},{namesake.parent},{CHECKOUT}"
+    with beside(deployment, path) as odoo:
+        done = odoo.buscheck()
+        assert done.returncode == 1
+        if series.NUMBER < 19:  # a command comes with the addon that is loaded
+            assert "Unknown command 'buscheck'" in done.stderr
+            return
+        assert done.stdout.startswith("✗ another addon of this name is loaded, not this one: ")
+        assert f"{namesake} comes first" in done.stdout
+        assert json.loads(odoo.buscheck("--json").stdout)["ok"] is False
+
+
+@pytest.mark.parametrize("first", ["ours", "namesake"])
+def test_the_log_tells_which_addon_runs(deployment, namesake, first):
+    """At start, before any listener: a namesake says nothing of the kind."""
+    path = {
+        "ours": f"{series.ADDONS},{CHECKOUT},{namesake.parent}",
+        "namesake": f"{series.ADDONS},{namesake.parent},{CHECKOUT}",
+    }
+    version = ast.literal_eval((OURS / "__manifest__.py").read_text())["version"]
+    with beside(deployment, path[first]) as odoo:
+        log = odoo.run("--stop-after-init", "--no-http").stderr
+        assert log.count(f"bus_alt_connection {version} from {OURS} ") == (first == "ours")

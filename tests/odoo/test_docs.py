@@ -68,6 +68,9 @@ COMMANDS = {
     "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
         "tests/odoo/test_database_manager.py"
     ),
+    "find / -path '*/bus_alt_connection/__manifest__.py' -exec grep -H author {} +": (
+        "tests/odoo/test_docs.py"
+    ),
     "sudo apt-get install pgbouncer": "run",  # downloads the same package
     "sudo systemctl daemon-reload": "",
     "sudo systemctl restart pgbouncer odoo": "",
@@ -345,6 +348,17 @@ CHECKS = {
     "nginx": nginx,
     "text": output,
 }
+
+
+def test_the_author_tells_which_addon_it_is():
+    commands = "".join(
+        one.text for one in section("docs/guide.rst", "Which bus_alt_connection runs")
+    )
+    (command,) = re.findall(r"^find / .*$", commands, re.M)
+    here = command.replace("find / ", f"find {CHECKOUT} ")
+    said = subprocess.run(here, shell=True, capture_output=True, text=True, check=True).stdout
+    author = "bus_alt_connection contributors"
+    assert author in said and f"``{author}``" in (CHECKOUT / "docs" / "guide.rst").read_text()
 
 
 def test_what_is_made_is_as_it_would_be_made():
