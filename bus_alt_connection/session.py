@@ -52,7 +52,7 @@ class Session:
     ):
         self._waker, self._timeout, self._meanwhile = waker, timeout, meanwhile
         self._reached, self.connection = False, None
-        wanted = resolved(parameters, timeout, turn)
+        wanted = resolved(parameters, timeout, turn, self._while_looking_up)
         host = wanted.get("host") or wanted.get("hostaddr") or "libpq's default host"
         self.place = f"{host}:{wanted.get('port', 5432)}"
         # a worker is forked after the settings were read
@@ -103,6 +103,10 @@ class Session:
 
     def __exit__(self, *exc_info):
         self.close()
+
+    def _while_looking_up(self) -> None:
+        self._waker.wait(0)  # may end it
+        self._meanwhile()
 
     def _finish(self) -> None:
         deadline = time.monotonic() + self._timeout

@@ -8,6 +8,7 @@ import time
 import psycopg2
 import pytest
 
+from bus_alt_connection import addresses
 from bus_alt_connection.addresses import NobodyThere, resolved
 from bus_alt_connection.session import Session
 from bus_alt_connection.waker import Stopped, Waker
@@ -38,6 +39,12 @@ def test_each_host_gets_its_address_and_its_port():
 
 def test_one_port_serves_all_hosts():
     assert resolved({"host": "127.0.0.1,::1", "port": "5"}, 5)["port"] == "5,5"
+
+
+def test_an_address_costs_no_thread():
+    """Each thread reserves 64 MB of a worker's address space, which Odoo counts."""
+    resolved({"host": "127.0.0.9,::1,/run/postgresql"}, 5)
+    assert not {"127.0.0.9", "::1", "/run/postgresql"} & addresses._lookups.keys()
 
 
 def test_addresses_keep_the_names_for_certificates():

@@ -1,0 +1,41 @@
+"""A name server that does not answer blocks nobody for longer than a server that does not."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ..stack import silence
+from ..stack.odoo import CHECKOUT
+
+
+def test_each_wait_has_an_end(servers, tmp_path):
+    if subprocess.run([*silence.enter(), "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no namespaces here")
+    told = {
+        "folder": str(tmp_path),
+        "socket": {**servers.straight._asdict(), "host": str(servers.postgres.folder)},
+        "name": {"host": "a.example,b.example", "port": servers.straight.port},
+    }
+    done = subprocess.run(
+        [*silence.enter(), sys.executable, "-m", "tests.stack.silence"],
+        input=json.dumps(told) + "\n",
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    end = time.monotonic()
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    stopped = [one for one in said if "stopped" in one]
+    assert [one["stopped"] for one in stopped] == [True] * 3, said
+    (deaf,) = [one for one in said if "deaf" in one]
+    assert "the name server did not answer within 1 s" in deaf["deaf"]
+    assert deaf["after"] < 2, "one second for both names"
+    (unknown,) = [one for one in said if "unknown" in one]
+    assert f"the name server did not answer within {silence.PROBE:g} s" in unknown["unknown"]
+    assert unknown["after"] < silence.PROBE + 2
+    assert end - said[-1]["end"] < 2, "the process ends at once"
