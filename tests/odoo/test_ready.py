@@ -11,6 +11,7 @@ import requests
 from ..stack import series
 from ..stack.client import BusClient
 from ..stack.deployment import deployment as running_deployment
+from ..stack.guide import block
 from ..stack.process import wait_until
 from .conftest import BOTH
 
@@ -87,6 +88,19 @@ def test_other_methods(site):
     assert requests.post(url, data="x", timeout=10).status_code == 405
     head = requests.head(url, timeout=10)
     assert head.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.skipif(not series.CRON_LISTENS, reason="no cron listener before 15.0")
+def test_postgresql_shows_which_cron_workers_listen(prefork):
+    workers = wait_until(
+        lambda: re.findall(r"WorkerCron \((\d+)\) alive", prefork.odoo.log()), "workers"
+    )
+
+    def listening():
+        rows = prefork.postgres.execute(block("sql", "cron_trigger"))
+        return {row[0] for row in rows} >= {f"odoo-{pid}-listener" for pid in workers}
+
+    wait_until(listening, "each listens")
 
 
 @BOTH

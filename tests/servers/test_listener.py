@@ -10,8 +10,11 @@ import time
 
 import psycopg2
 
+from bus_alt_connection.listener import Listener
+
 from ..stack.process import wait_until
-from .conftest import CHANNEL, Loop, settings_of
+from ..stack.relay import Relay
+from .conftest import CHANNEL, QUICK, Loop, settings_of
 
 
 def test_a_listen_through_pgbouncer_hears_nothing(servers):
@@ -160,3 +163,34 @@ def test_idle_listeners_share_their_probes_but_each_sends_one_of_its_own(servers
     # 5 of their own in 2 to 3 s; not 5 in 0.8 to 1 s
     assert 5 * seconds / 3 - 5 <= len(probes) <= 5 * seconds / 2 + seconds / 0.8
     assert all(site.state.name == "listening" for site in sites)
+
+
+def test_a_deaf_cron_listener_sends_no_probes_and_postgresql_shows_it(servers, table, caplog):
+    """Nobody looks sooner because a probe was taken: a cron worker looks each minute anyway."""
+    query = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE application_name LIKE '%-listener' AND query = 'LISTEN cron_trigger'"
+    )
+    relay = Relay((servers.postgres.host, servers.postgres.port))
+    loop = Loop(table, "cron_trigger")
+    with contextlib.closing(relay), contextlib.closing(loop.inbox), contextlib.closing(
+        servers.postgres.connect()
+    ) as connection:
+        settings = settings_of(servers, imdispatcher_db_port=relay.port)
+        listener = Listener(settings, loop.inbox, QUICK)
+        listener.start()
+        wait_until(lambda: listener.state.name == "listening", "it listens")
+        assert len(servers.postgres.execute(query)) == 1
+        relay.close()
+        wait_until(lambda: listener.state.name == "deaf", "it is deaf")
+        wait_until(lambda: not servers.postgres.execute(query), "PostgreSQL shows it")
+        connection.cursor().execute("LISTEN bus_alt_connection")
+        # four times as long as the bus waits before its next probe
+        time.sleep(4 * QUICK.retry[1])
+        connection.poll()
+        assert connection.notifies == []
+        assert listener.state.name == "deaf"
+        assert "ERROR" in caplog.text and "cron_trigger: deaf: " in caplog.text
+        relay.open()
+        wait_until(lambda: listener.state.name == "listening", "it listens again")
+        wait_until(lambda: servers.postgres.execute(query), "PostgreSQL shows that, too")

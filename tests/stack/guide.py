@@ -109,10 +109,10 @@ def section(page: str, title: str) -> list[Block]:
     return [one for one in blocks() if one.page == name and lines[0] < one.line <= lines[1]]
 
 
-def block(language: str) -> str:
-    """Return the text of the only block in this language."""
-    (found,) = (found for found in blocks() if found.language == language)
-    return found.text
+def block(language: str, text: str = "") -> str:
+    """Return the only block in this language that has this text."""
+    (found,) = (one.text for one in blocks() if one.language == language and text in one.text)
+    return found
 
 
 def _blocks_of(page: pathlib.Path):
