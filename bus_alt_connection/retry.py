@@ -38,5 +38,6 @@ class Retry:
             self._pause, self._trouble_since = times.first_pause, now
         short = nobody_there or now - self._trouble_since < times.trouble
         pause = min(self._pause, times.short_pause if short else times.last_pause)
-        self._pause = 2 * pause
+        # a primary that breaks and is away in turn is not asked each second
+        self._pause = max(self._pause, 2 * pause)
         return self._began + self._uniform(pause / 2, pause)

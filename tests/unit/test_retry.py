@@ -76,6 +76,21 @@ def test_a_path_that_takes_listen_and_breaks_is_not_tried_more_than_twice_a_minu
     assert (end - later) / (160 - 40) == 30.0
 
 
+def test_a_path_that_breaks_and_is_away_in_turn_gets_longer_pauses_too():
+    """For hours: it takes LISTEN, breaks after seconds, and refuses the next connection."""
+    retry, now, broken = Retry(Times(), latest), 100.0, []
+    while now < 7200:
+        retry.began(now)
+        retry.listening(now)
+        due = retry.failed(now + 5.0, False)
+        broken.append(due - now)
+        retry.began(due)
+        now = retry.failed(due, True)
+        assert now - due <= 1.0, "somebody who is not there is asked each second"
+    assert broken == sorted(broken)
+    assert broken[-1] == 30.0
+
+
 def test_a_session_that_held_almost_a_minute_ends_no_trouble():
     retry = Retry(Times(), latest)
     _found, now = pauses(retry, 100.0, 80)
