@@ -7,14 +7,18 @@ real ones, with Odoo.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
 import threading
 import time
 
+import psycopg2
 import pytest
 
+from bus_alt_connection import catchup
+from bus_alt_connection.catchup import everybody, in_batches
 from bus_alt_connection.times import Times
 
 from ..stack.pgbouncer import PgBouncer
@@ -174,6 +178,76 @@ def test_a_pgbouncer_that_is_away_tears_nothing_down(own_servers, listen, caplog
     assert own_servers.postgres.listeners() == before
     assert "deaf" not in caplog.text
     assert caplog.text.count("unknown whether notifications arrive") == 1
+
+
+def test_a_pgbouncer_that_is_away_a_second_time(own_servers, listen, caplog):
+    """It does not make one long trouble of two short ones."""
+    caplog.set_level(logging.INFO)
+    times = QUICK._replace(trouble=1.0, reminder=0.5)
+    site = listen(own_servers, times=times)
+    for _time in range(2):
+        site.wait_for("listening")
+        own_servers.pgbouncer.stop()
+        site.wait_for("unknown")
+        time.sleep(times.trouble)
+        own_servers.pgbouncer.start()
+    site.wait_for("listening")
+    kill(own_servers.postgres)
+    # at once, as after a first loss
+    wait_until(lambda: "back after" in caplog.text, "it is back", 1)
+    assert caplog.text.count("unknown whether notifications arrive") == 2
+
+
+WEIRD = {("db", object()): {1}, ("db", "\ud800"): {2}, ("db", b"bytes"): {3}, ("db", "a"): {4}}
+
+
+def raising(error):
+    def everything():
+        raise error
+
+    return everything
+
+
+@pytest.mark.parametrize(
+    "everything, line",
+    [
+        (lambda: in_batches(everybody(WEIRD)), "JSON cannot write the subscription"),
+        (raising(RuntimeError("dictionary changed size")), "what was missed is not looked for"),
+        (raising(psycopg2.OperationalError("cannot list the databases")), ""),
+        (lambda: None, "what was missed is not looked for"),
+    ],
+    ids=["channels that JSON cannot write", "an error", "an error of the database", "nonsense"],
+)
+def test_catching_up_ends_no_session(servers, listen, caplog, everything, line):
+    caplog.set_level(logging.INFO)
+    site = listen(servers)
+    site.wait_for("listening")
+    catchup._warned.clear()
+    site.loop.inbox.everything = everything
+    kill(servers.postgres)
+    wait_until(lambda: "back after" in caplog.text, "it is back")
+    ((backend, *_others),) = servers.postgres.listeners()
+    # beyond the next probes, each of which may catch up
+    time.sleep(2)
+    assert [row[0] for row in servers.postgres.listeners()] == [backend]
+    assert site.state.name == "listening"
+    assert line in caplog.text
+    assert "unexpected error" not in caplog.text
+    site.delivers()
+
+
+def test_who_can_be_told_is_told_though_others_cannot(servers, listen):
+    """Else a message that came meanwhile is not shown before the next one."""
+    with relayed(servers) as (relay, settings):
+        site = listen(servers, settings)
+        site.loop.inbox.everything = lambda: in_batches(everybody(WEIRD))
+        site.wait_for("listening")
+        relay.close()
+        site.wait_for("deaf")
+        message = site.table.send()
+        relay.open()
+        site.loop.wait_for(message)
+        site.wait_for("listening")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Without the tests of Odoo this ring would not notice that Odoo's own loops never
 """
 
 import contextlib
+import functools
 import logging
 import select
 import time
@@ -11,6 +12,7 @@ import time
 import psycopg2
 
 from bus_alt_connection.listener import Listener
+from bus_alt_connection.payload import is_readable
 
 from ..stack.process import wait_until
 from ..stack.relay import Relay
@@ -138,6 +140,21 @@ def test_payloads_that_odoo_cannot_read_are_kept_from_it(servers, listen, caplog
     assert caplog.text.count("ignored a notification that Odoo cannot read") == 1
     assert site.listener.refused == 4
     assert site.listener.heard >= 5
+
+
+def test_payloads_of_a_newer_odoo_are_handed_to_it_and_counted(servers, listen, caplog):
+    site = listen(servers)
+    site.wait_for("listening")
+    site.loop.inbox._accepts = functools.partial(is_readable, nested=True)
+    unknown = ['[[["db", "a"], 5]]', '{"channels": [["db", "a"]]}', '[{"topic": "a"}]']
+    for payload in (*unknown, "not JSON"):
+        servers.postgres.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
+    wait_until(lambda: site.listener.heard == 4, "they are heard")
+    wait_until(lambda: set(unknown) <= set(site.loop.payloads), "Odoo gets them")
+    assert site.listener.refused == 1
+    assert "not JSON" not in site.loop.payloads
+    assert caplog.text.count("ignored a notification") == 1
+    assert site.state.name == "listening"
 
 
 def test_a_payload_at_the_limit_of_notify(servers, listen):

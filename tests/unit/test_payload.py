@@ -26,7 +26,14 @@ def test_what_would_end_its_loop(text):
     assert not is_readable(text, nested=True)
 
 
-@pytest.mark.parametrize("text", ['[{"a": 1}]', '[["db", ["a"]]]', '[["db", {}]]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('[{"a": 1}]', '[["db", ["a"]]]', '[["db", {}]]'),
+        # pairs of a channel and a number, alone and in a list
+        *('[["db", "a"], 5, [["db", "b"], 6]]', '[[["db", "res.partner", 3], 5]]'),
+    ],
+)
 def test_what_only_a_newer_odoo_can_read(text):
     assert not is_readable(text)
     assert is_readable(text, nested=True)

@@ -53,6 +53,22 @@ def test_unknown_is_said_once_and_ends(lines, state):
     assert state.reason == ""
 
 
+def test_a_pooled_connection_that_is_away_a_second_time_is_told_anew(lines, state):
+    """Back and hours later away again is not one long trouble."""
+    for begin in (0.0, 7200.0, 14400.0):
+        state.listening(begin, "here", 0.001)
+        state.unknown(begin + 600, "here", "refused")
+        for second in range(0, 600, 10):
+            state.remind(begin + 600 + second)
+        state.listening(begin + 1200, "here", 0.001)
+        state.deaf(begin + 1800, "closed")
+        state.listening(begin + 1801, "here", 0.001)
+    first, *others = [lines()[i : i + 4] for i in range(1, 12, 4)]
+    assert [level for level, _line in first] == ["WARNING", "INFO", "ERROR", "INFO"]
+    assert others == [first, first]
+    assert "back after 1.0 s" in first[-1][1]
+
+
 def test_more_channels_are_said_once_they_are_proven(lines, state):
     state.listening(0.0, "here", 0.001)
     state.starting("cron_trigger, imbus")
