@@ -1,0 +1,51 @@
+"""What a cron worker's listener adds to the virtual memory, which Odoo's limit_memory_soft counts.
+
+docs/guide.rst, "Sizing workers", has the figures.
+"""
+
+import re
+
+import psutil
+import pytest
+
+from ..stack import series
+from ..stack.process import wait_until
+from .conftest import running
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not series.CRON_LISTENS, reason="no cron listener before 15.0"),
+]
+
+MB = 1e6
+
+
+def memory(deployment, name: str, **options):
+    """The memory of a cron worker that has run a job."""
+    with running(deployment, workers=2, **options) as site:
+        found = wait_until(
+            lambda: re.findall(r"WorkerCron \((\d+)\) alive", site.odoo.log()), "a cron worker"
+        )
+        if options.get("addon", True):
+            site.says("cron_trigger: listening at ")
+            assert site.starts(10)
+        info = psutil.Process(int(found[0])).memory_info()
+    print(f"{name}: virtual {info.vms / MB:.0f} MB, resident {info.rss / MB:.0f} MB")
+    return info
+
+
+def test_a_cron_worker_s_memory(deployment):
+    cron = {"max_cron_threads": 1}
+    ours = {**deployment.direct, **cron}
+    few = {"MALLOC_ARENA_MAX": "2"}
+    stock = memory(deployment, "stock", addon=False, options=cron)
+    with_addresses = memory(deployment, "db_host is an address", options=ours)
+    by_name = deployment.pooled._replace(host="localhost")
+    with_names = memory(deployment, "db_host is a name", db=by_name, options=ours)
+    with_few = memory(deployment, "MALLOC_ARENA_MAX=2", db=by_name, options=ours, environ=few)
+    # 64 MB of addresses and 8 MB of stack for each thread, of which few are ever used
+    assert with_addresses.vms - stock.vms < 160 * MB
+    assert with_names.vms - stock.vms < 240 * MB
+    assert with_few.vms - stock.vms < 30 * MB
+    for one in (with_addresses, with_names, with_few):
+        assert one.rss - stock.rss < 10 * MB
