@@ -97,6 +97,10 @@ def post_load() -> None:
     except BadSetting as error:
         _logger.critical("%s", error)
         sys.exit(1)
+    except Exception as error:
+        # its text may hold a password
+        _logger.critical("bus_alt_connection cannot read its settings: %s", type(error).__name__)
+        sys.exit(1)
     if settings.names_postgresql:
         from . import hooks
 

@@ -6,6 +6,7 @@ import re
 from typing import Callable, Dict, Mapping, NamedTuple, Optional
 
 import psycopg2
+from psycopg2.extensions import libpq_version
 
 from .settings import DB, NAME, ODOO_USER, Value, read
 
@@ -28,6 +29,11 @@ IDENTITY = {"user", "password", "passfile", "sslcert", "sslkey", "sslpassword"}
 NO_VARIABLE = re.compile(
     r"keepalives.*|tcp_user_timeout|sslpassword|dbname|(fallback_)?application_name"
 )
+
+
+# of several hosts; before libpq 14, and for tools that may be older, the one that can be written to
+READ_WRITE = "read-write"
+PRIMARY = "primary" if libpq_version() >= 140000 else READ_WRITE
 
 
 class Settings(NamedTuple):
@@ -60,6 +66,9 @@ def load(
     database = _system_database(given, options)
     pooled = {name: str(value) for name, value in own(database).items() if value}
     pooled["dbname"] = pooled.pop("database", database)
+    for keyword, name in (("host", "PGHOST"), ("hostaddr", "PGHOSTADDR"), ("port", "PGPORT")):
+        if environ.get(name):  # libpq would take it too, but wait for a name server without limit
+            pooled.setdefault(keyword, environ[name])
     name = pooled.get("application_name", "odoo-{pid}")
     name = re.sub(rf"\b{os.getpid()}\b", "{pid}", name)
     pooled["application_name"] = name
@@ -102,8 +111,8 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
         inherited["password"] = ""
     name = _named(pooled, "-listener")
     result = {**inherited, **DEFAULTS, "application_name": name, **own, "dbname": pooled["dbname"]}
-    if "," in result.get("hostaddr", result.get("host", "")):
-        result.setdefault("target_session_attrs", "read-write")  # only a primary takes LISTEN
+    if "," in result.get("hostaddr", result.get("host", "")) or "service" in own:
+        result.setdefault("target_session_attrs", PRIMARY)  # nobody else takes LISTEN
     return result
 
 
@@ -123,6 +132,8 @@ def _owner(
     if ODOO_USER in given:
         result["user"] = given[ODOO_USER].text
     result["application_name"] = _named(pooled, "-loading")
+    if result.get("target_session_attrs") == PRIMARY:
+        result["target_session_attrs"] = READ_WRITE
     return result
 
 
@@ -152,8 +163,11 @@ def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> 
     except psycopg2.Error as error:
         bad = re.search(r"invalid .*" if nowhere in str(error) else ".+", str(error))
         if bad:
-            named = (value for value in given.values() if re.search(rf"\b{value.keyword}", bad[0]))
-            value = next(named, Value(DB + "*", "", "odoo.conf and Odoo's own db_* settings"))
+            # libpq names the option first, then perhaps its value
+            found = {value: re.search(rf"\b{value.keyword}", bad[0]) for value in given.values()}
+            named = {value: match.start() for value, match in found.items() if match}
+            own = Value(DB + "*", "", "odoo.conf and Odoo's own db_* settings")
+            value = min(named, key=lambda value: named[value], default=own)
             raise value.bad(f"what libpq takes ({bad[0]})") from None
 
 

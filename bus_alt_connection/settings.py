@@ -36,7 +36,7 @@ MEANINGS = {
 }
 
 # a socket folder, an abstract socket; a name or an address
-HOST = re.compile(r"[/@].*|[\w.-]+|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
+HOST = re.compile(r"[/@].*|[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
 
 # libpq reads these only once it has connected
 NUMBERS = re.compile(r"connect_timeout|tcp_user_timeout|keepalives(_idle|_interval|_count)?")
@@ -77,7 +77,10 @@ class Value(NamedTuple):
 
     def bad(self, allowed: str) -> BadSetting:
         """Return the error for a value that cannot work; it never shows a password."""
-        shown = "(not shown)" if SECRET.search(self.option) else repr(self.text)
+        shown = repr(self.text)
+        # somebody may have put a whole URL or connection string there
+        if SECRET.search(self.option) or re.search("[=@]|://", self.text):
+            shown, allowed = "(not shown)", allowed.replace(self.text, "(not shown)")
         return BadSetting(
             f"bad setting {self.option} (from {self.source}): {shown}; allowed: {allowed}"
         )
@@ -135,6 +138,8 @@ def _checked(value: Value) -> Value:
         parts = value.text.split(",") if keyword in ("host", "port") else [value.text]
         value = value._replace(text=",".join(part.strip() for part in parts))
     text = value.text
+    if re.search("[\0\ud800-\udfff]", text):
+        raise value.bad("text in UTF-8")
     if keyword == "host" and not all(HOST.fullmatch(host) for host in text.split(",")):
         raise value.bad("host names, IP addresses or socket folders; the port is a setting itself")
     # an old libpq reads a number as far as it goes

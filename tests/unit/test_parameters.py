@@ -117,6 +117,15 @@ def test_whether_postgresql_is_named(option, named):
     assert load(**{option: "x"}).names_postgresql is named
 
 
+def test_libpqs_own_variables_stand_for_what_odoo_leaves_empty():
+    """Their names of hosts have to be looked up within a limit, too."""
+    environ = {"PGHOST": "pooler.example", "PGPORT": "6432"}
+    loaded = load({}, environ, imdispatcher_db_port="5432")
+    assert (loaded.pooled["host"], loaded.pooled["port"]) == ("pooler.example", "6432")
+    assert (loaded.direct["host"], loaded.direct["port"]) == ("pooler.example", "5432")
+    assert load(None, environ).pooled["host"] == "pooler"
+
+
 # --- the name of the listener -----------------------------------------------------------
 
 
@@ -236,6 +245,7 @@ def test_the_tools_get_a_service_instead_of_a_place():
         "PGHOSTADDR": None,
         "PGPORT": None,
         "PGSERVICE": "plain",
+        "PGTARGETSESSIONATTRS": "read-write",
         "PGCONNECT_TIMEOUT": "10",
     }
 

@@ -109,13 +109,46 @@ def test_good_hosts(host):
 
 
 @pytest.mark.parametrize(
-    "host", ["a b", "a,,b", ",", "db:5432", "postgresql://db", "[::1]", "a;b", "http://x/"]
+    "host",
+    [
+        "a b",
+        "a,,b",
+        ",",
+        "db:5432",
+        "postgresql://db",
+        "[::1]",
+        "a;b",
+        "http://x/",
+        "a..b",
+        "x" * 64,
+    ],
 )
 def test_bad_hosts(host):
     with pytest.raises(settings.BadSetting, match="imdispatcher_db_host") as error:
         settings.read({}, {"imdispatcher_db_host": host})
-    assert repr(host) in str(error.value)
+    assert ("(not shown)" if "://" in host else repr(host)) in str(error.value)
     assert "allowed" in str(error.value)
+
+
+@pytest.mark.parametrize("option", ["host", "port", "name", "sslmode"])
+@pytest.mark.parametrize(
+    "text", ["postgresql://odoo:hush@db/x", "odoo:hush@db", "host=db password=hush"]
+)
+def test_a_connection_string_in_the_wrong_place_is_not_shown(option, text):
+    """It may hold a password, which libpq's own words would repeat."""
+    if option == "name" and "://" not in text:
+        return  # a database may have that name
+    with pytest.raises(BadSetting) as error:
+        load(**{"imdispatcher_db_host": "db", f"imdispatcher_db_{option}": text})
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "a\0b"])
+def test_bytes_that_are_no_text(text):
+    """Odoo would start without the addon."""
+    for option in ("password", "sslrootcert"):
+        with pytest.raises(BadSetting, match=f"imdispatcher_db_{option}.*text in UTF-8"):
+            load({f"IMDISPATCHER_DB_{option.upper()}": text})
 
 
 @pytest.mark.parametrize("port", ["1", "65535", "5432,5433", "5432,"])
@@ -252,7 +285,10 @@ def test_blanks_beside_commas():
 
 
 def test_of_several_hosts_libpq_takes_the_primary():
-    assert parameters(imdispatcher_db_host="a,b")["target_session_attrs"] == "read-write"
+    settings = load(imdispatcher_db_host="a,b")
+    assert settings.direct["target_session_attrs"] == libpq.PRIMARY
+    # pg_dump may be older than psycopg2's libpq
+    assert settings.owner["target_session_attrs"] == "read-write"
     assert "target_session_attrs" not in parameters(imdispatcher_db_host="a")
     given = {"imdispatcher_db_host": "a,b", "imdispatcher_db_target_session_attrs": "any"}
     assert parameters(**given)["target_session_attrs"] == "any"
@@ -290,6 +326,7 @@ def test_a_service_is_not_overruled_by_odoo(tmp_path, monkeypatch):
         **libpq.DEFAULTS,
         "application_name": "odoo-{pid}-listener",
         "service": "direct",
+        "target_session_attrs": libpq.PRIMARY,  # it may name several hosts
         "dbname": "postgres",
     }
     assert settings.tools["PGSERVICE"] == "direct"
