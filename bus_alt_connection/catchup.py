@@ -10,8 +10,6 @@ import random
 from collections import deque
 from typing import Iterable, List, Mapping, Optional, Tuple
 
-import psycopg2
-
 _logger = logging.getLogger(__name__)
 
 # Each channel makes Odoo query for the websockets that are subscribed to it. A batch every
@@ -34,18 +32,12 @@ class CatchUp:
         self._left: deque = deque()
 
     def plan(self, now: float, inboxes: Iterable) -> None:
-        """Tell these inboxes, and forget what was planned before.
-
-        An inbox that cannot say what it serves has still ``missed`` something.
-        """
+        """Tell these inboxes, and forget what was planned before."""
         self._left.clear()
         for inbox in inboxes:
             inbox.missed = False
             try:
                 self._left += [(inbox, payloads) for payloads in inbox.everything()]
-            except psycopg2.Error as error:  # the databases could not be listed
-                inbox.missed = True
-                _logger.debug("%s: not caught up yet: %s", inbox.channel, error)
             except Exception:
                 _logger.exception("%s: what was missed is not looked for", inbox.channel)
         self._due = now + self._uniform(0, JITTER)
@@ -56,6 +48,11 @@ class CatchUp:
             return None
         self._due = now + PERIOD
         return self._left.popleft()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something left to tell."""
+        return bool(self._left)
 
     def next(self) -> float:
         """Return when something will be due."""
@@ -76,6 +73,7 @@ def everybody(subscriptions: Mapping) -> List[str]:
         for channel, value in list(subscriptions.items())
         if _is_writable(channel)
     ]
+    random.shuffle(rooms)  # where a round is never finished, not always the same wait
     told_by: dict = {}
     for channel, subscribers in sorted(rooms, key=lambda room: len(room[1]), reverse=True):
         told_by.update(dict.fromkeys(subscribers, channel))

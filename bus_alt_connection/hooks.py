@@ -129,7 +129,7 @@ def _inbox(row: Seam) -> Inbox:
     if not row.subscriptions:
         # where Odoo has no such function, a cron worker looks at all whatever it is told
         databases = getattr(importlib.import_module(SERVER), "cron_database_list", list)
-        return Inbox(row.channel, everything=lambda: [list(databases())])
+        return Inbox(row.channel, names=lambda: list(databases()))
 
     def everything():
         subscriptions = look_up(row.module, *row.subscriptions.split("."))

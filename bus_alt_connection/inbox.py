@@ -5,6 +5,7 @@ Odoo's own loop stays as it is. It says LISTEN, then waits on the inbox as it wo
 connection; the listener fills it. So no loss of a session ever reaches Odoo's loop.
 """
 
+import logging
 import re
 import threading
 from typing import Callable, Collection, Dict, List, Optional
@@ -12,6 +13,10 @@ from typing import Callable, Collection, Dict, List, Optional
 from psycopg2.extensions import Notify
 
 from .waker import Waker
+
+_logger = logging.getLogger(__name__)
+
+EVERYTHING = ""  # the payload that stands for all that Odoo's function serves
 
 
 class Inbox:
@@ -21,6 +26,8 @@ class Inbox:
     :param bus: whether it is the bus, which looks for what it missed also while nothing is heard
     :param accepts: tells of a payload whether Odoo's loop survives it
     :param everything: returns payloads, in batches, that let Odoo look at all that it serves
+    :param names: returns the payloads for which ``EVERYTHING`` stands; asked in Odoo's own thread,
+        since it may have to wait for the database
     """
 
     def __init__(
@@ -28,7 +35,8 @@ class Inbox:
         channel: str,
         bus: bool = False,
         accepts: Callable[[str], bool] = lambda payload: True,
-        everything: Callable[[], List[List[str]]] = list,
+        everything: Callable[[], List[List[str]]] = lambda: [[EVERYTHING]],
+        names: Callable[[], Collection[str]] = lambda: [EVERYTHING],
     ):
         self.channel, self.bus, self.everything = channel, bus, everything
         # a bus listens because somebody has subscribed, maybe a moment ago
@@ -36,7 +44,8 @@ class Inbox:
         self.closed = 0
         self.notifies: list = []
         self.on_close: Optional[Callable[[Inbox], None]] = None
-        self._accepts, self._waker, self._lock = accepts, Waker(), threading.Lock()
+        self._accepts, self._names = accepts, names
+        self._waker, self._lock = Waker(), threading.Lock()
         # nobody needs the same message twice, and a cron worker may be busy for an hour
         self._arrived: Dict[str, None] = {}
 
@@ -55,8 +64,15 @@ class Inbox:
     def poll(self) -> None:
         self._waker.drain()
         with self._lock:
-            self.notifies += [Notify(0, self.channel, payload) for payload in self._arrived]
-            self._arrived.clear()
+            arrived, self._arrived = dict(self._arrived), {}
+        if EVERYTHING in arrived:
+            del arrived[EVERYTHING]
+            try:
+                arrived.update(dict.fromkeys(self._names()))
+            except Exception as error:
+                self.missed = True  # it is told again later
+                _logger.debug("%s: not caught up yet: %s", self.channel, error)
+        self.notifies += [Notify(0, self.channel, payload) for payload in arrived]
 
     def close(self) -> None:
         if not self.closed:

@@ -1,10 +1,13 @@
 """What stands where Odoo's loops expect a connection and a cursor."""
 
+import contextlib
 import select
+import threading
 
+import psycopg2
 import pytest
 
-from bus_alt_connection.inbox import Cursor, Inbox
+from bus_alt_connection.inbox import EVERYTHING, Cursor, Inbox
 
 
 @pytest.fixture
@@ -63,3 +66,31 @@ def test_the_cursor_listens_at_its_first_commit(inbox):
 def test_a_query_whose_answer_odoo_would_need_is_an_error(inbox, query):
     with pytest.raises(NotImplementedError, match="asks"):
         Cursor(inbox, print).execute(query)
+
+
+def test_databases_are_listed_by_odoos_own_thread():
+    """On Odoo's own connections, which may hang: the listener must not."""
+    asked = []
+
+    def names():
+        asked.append(threading.get_ident())
+        return ["db1", "db2"]
+
+    with contextlib.closing(Inbox("cron_trigger", names=names)) as inbox:
+        for payloads in inbox.everything():
+            inbox.deliver(["db2", *payloads])
+        assert asked == []
+        inbox.poll()
+        assert {notify.payload for notify in inbox.notifies} == {"db1", "db2"}
+        assert asked == [threading.get_ident()]
+
+
+def test_databases_that_cannot_be_listed_are_still_missed():
+    def names():
+        raise psycopg2.OperationalError("away")
+
+    with contextlib.closing(Inbox("cron_trigger", names=names)) as inbox:
+        inbox.deliver([EVERYTHING])
+        inbox.poll()
+        assert inbox.notifies == []
+        assert inbox.missed
