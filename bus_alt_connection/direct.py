@@ -12,16 +12,15 @@ NOT_HEARD = "a NOTIFY on the pooled connection (Odoo's db_host and db_port) was 
 ANOTHER_SERVER = ": db_host leads to another server (it started {}, this one {})"
 ANOTHER_DATABASE = ": db_host leads to database {}, LISTEN is in {}"
 
+MEET = "SELECT pg_backend_pid(), pg_is_in_recovery(), current_database()"
+TLS = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 # A cluster may end sessions that are idle, as a listener is (PostgreSQL 14); and PostgreSQL's own
 # keepalives let a backend end within 25 s where the network took away the listener.
-MEET = """
-    SELECT pg_backend_pid(), pg_is_in_recovery(), current_database(),
-        pg_postmaster_start_time()::text,
-        (SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()),
-        (SELECT count(set_config(name, value, false)) FROM pg_settings JOIN (VALUES
-            ('idle_session_timeout', '0'), ('tcp_keepalives_idle', '10'),
-            ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
-        ) AS wanted (name, value) USING (name))
+SET = """
+    SELECT count(set_config(name, value, false)) FROM pg_settings JOIN (VALUES
+        ('idle_session_timeout', '0'), ('tcp_keepalives_idle', '10'),
+        ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
+    ) AS wanted (name, value) USING (name)
 """
 
 
@@ -32,16 +31,18 @@ class Direct(Session):
     """
 
     def meet(self) -> None:
-        self.backend, standby, database, started, self.tls, _set = self.run(MEET)
+        self.backend, standby, database = self.run(MEET)
         if standby:
             raise NobodyThere(STANDBY.format(self.place))
-        self.server = Server(database, started)
+        self.server = Server(database, self.started())
+        (self.tls,) = self.ask(TLS) or (None,)
+        self.ask(SET)
 
     def listen(self, channels: Iterable[str]) -> None:
         """LISTEN on these channels."""
         # moves the queue past entries whose transaction PostgreSQL has forgotten; LISTEN
         # would fail on them: "could not access status of transaction"
-        self.run("SELECT pg_notification_queue_usage()")
+        self.ask("SELECT pg_notification_queue_usage()")
         for channel in channels:
             self.run(f"LISTEN {channel}")
 
@@ -61,7 +62,7 @@ class Direct(Session):
         if self.backend != first:
             return POOLER.format(self.place, self.backend, first)
         text = NOT_HEARD.format(self.place)
-        if met and met.started != self.server.started:
+        if met and met.started and met.started != self.server.started:
             return text + ANOTHER_SERVER.format(met.started, self.server.started)
         if met and met.database != self.server.database:
             return text + ANOTHER_DATABASE.format(met.database, self.server.database)

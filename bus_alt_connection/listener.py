@@ -9,6 +9,7 @@
 * While it is deaf but the pooled connection works, the bus looks every 10 to 15 s.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -25,7 +26,7 @@ from .probe import CHANNEL, Probe
 from .proof import SEND, Proof
 from .retry import Retry
 from .session import Server, one_line
-from .state import State
+from .state import DEAF, State
 from .times import Times
 from .waker import LONG, Stopped, Waker
 
@@ -63,7 +64,7 @@ class Listener(threading.Thread):
     def add(self, inbox: Inbox) -> bool:
         """Fill this inbox too; return False where the listener has ended."""
         with self._lock:
-            if self._waker.stopped:
+            if self._waker.stopped or (self.ident is not None and not self.is_alive()):
                 return False
             self._inboxes = (*self._inboxes, inbox)
         inbox.on_close = self.remove
@@ -78,23 +79,30 @@ class Listener(threading.Thread):
                 self._waker.stop()
 
     def run(self):
-        try:
+        with contextlib.suppress(Stopped):
             while True:
-                due = self._attempt()
-                while time.monotonic() < due:
-                    self._tend()
-                    self._waker.wait(min(due, self._next()) - time.monotonic())
-        except Stopped:
-            self._waker.close()
+                self._pause(self._attempt())
+        self._waker.close()
+
+    def _pause(self, due: float) -> None:
+        while time.monotonic() < due:
+            try:
+                self._tend()
+                self._waker.wait(min(due, self._next()) - time.monotonic())
+            except Stopped:
+                raise
+            except Exception as error:  # no file descriptor, no thread to be had
+                self.state.deaf(time.monotonic(), one_line(error))
+                time.sleep(self._times.short_pause)
 
     def _attempt(self) -> float:
         """Listen until that fails, and return when the next attempt is due."""
-        self._tend()
         self._retry.began(time.monotonic())
         self.state.starting(", ".join(self._wanted()))
         direct, place = self._settings.direct, ""
         timeout = float(direct["connect_timeout"]) or LONG  # as libpq has it: 0 is no limit
         try:
+            self._tend()
             with Direct(direct, self._waker, timeout, self._turn, self._tend) as session:
                 place, self.tls = session.place, session.tls
                 self._listen(session)
@@ -102,8 +110,9 @@ class Listener(threading.Thread):
             raise
         except Exception as error:
             lost = error
-            # an error of ours must not leave anybody deaf for good
-            if not isinstance(error, (psycopg2.Error, OSError, Deaf)):
+            # an error of ours must not leave anybody deaf for good, nor fill the log
+            known = isinstance(error, (psycopg2.Error, OSError, Deaf))
+            if not known and self.state.name != DEAF:
                 _logger.exception("%s: unexpected error, trying again", self.state.channels)
         if not place or isinstance(lost, Deaf):
             self._turn += 1  # another address may be the primary
@@ -193,8 +202,9 @@ class Listener(threading.Thread):
             return
         self._met = probe.met
         self._proof.sent(now)
-        # now that the pooled connection works, Odoo's loops can use it
-        if missed:
+        # now that the pooled connection works, Odoo's loops can use it; while nothing is heard, a
+        # long round is finished first
+        if missed and (session or not self._catch_up.busy):
             self._catch_up.plan(now, missed)
             for inbox in missed:
                 # between this look and the next LISTEN there may be more

@@ -1,11 +1,10 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """A probe: a small NOTIFY on the pooled connection, to be heard on the direct one."""
 
+import contextlib
 import secrets
 import threading
 from typing import Callable, Mapping, Optional
-
-import psycopg2
 
 from .session import Server, Session
 from .waker import Waker
@@ -13,8 +12,8 @@ from .waker import Waker
 CHANNEL = "bus_alt_connection"
 TIMEOUT = 10.0  # seconds, of connecting and of the NOTIFY
 
-# pg_notify is what NOTIFY calls; the rest tells who took it
-NOTIFY = "SELECT current_database(), pg_postmaster_start_time()::text FROM pg_notify('{}', '{}')"
+# pg_notify is what NOTIFY calls
+NOTIFY = "SELECT current_database() FROM pg_notify('{}', '{}')"
 
 
 class Probe(threading.Thread):
@@ -34,12 +33,14 @@ class Probe(threading.Thread):
         self.start()
 
     def run(self):
-        waker = Waker()
         try:
-            with Session(self._parameters, waker, TIMEOUT) as session:
-                self.met = Server(*session.run(NOTIFY.format(CHANNEL, self.payload)))
-        except (psycopg2.Error, OSError) as error:
+            with contextlib.closing(Waker()) as waker, Session(
+                self._parameters, waker, TIMEOUT
+            ) as session:
+                notify = NOTIFY.format(CHANNEL, self.payload)
+                self.met = Server(*session.run(notify), session.started())
+        except Exception as error:  # no probe, no proof: whatever it was, the listener has to know
             self.error = error
-        waker.close()
-        self.finished = True
-        self._done()
+        finally:
+            self.finished = True
+            self._done()

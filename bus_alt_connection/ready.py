@@ -23,6 +23,8 @@ PATH = "/bus_alt_connection/ready"
 # odoo/http/server.py
 ACCESS_LOGS = ("werkzeug", "longpolling", "odoo.http.server")
 
+STUCK = 90.0  # seconds without a proof, which is due each 11 s: the listener itself hangs
+
 NOT_STARTED = "imbus: the bus is not started yet, but with the first subscription: %r"
 
 
@@ -99,10 +101,11 @@ def report(process, expected: list) -> tuple:
     state = listener.state if listener and listener.is_alive() else State(Times())
     channels = state.channels.split(", ") if state.channels else []
     ago = None if state.proven is None else round(time.monotonic() - state.proven, 1)
+    stuck = state.name == LISTENING and ago > STUCK
     listeners = []
     for channel in sorted({*channels, *expected, *process.astray}):
         name = state.name if channel in channels else STARTING
-        name = DEAF if channel in process.astray else name
+        name = DEAF if stuck or channel in process.astray else name
         listeners.append({"channel": channel, "state": name, "proven_seconds_ago": ago})
     ready = all(said["state"] in (LISTENING, UNKNOWN) for said in listeners)
     return ready, {"ready": ready, "listeners": listeners}

@@ -19,7 +19,11 @@ from .addresses import NobodyThere, resolved
 from .waker import Waker
 
 # in an answer of somebody who is there; the first two are libpq's, for target_session_attrs
-NO_PRIMARY = re.compile("read-only|writable connection|starting up|shutting down|recovery")
+NO_PRIMARY = re.compile(
+    "read-only|writable connection|hot standby|starting up|shutting down|recovery"
+    # HAProxy and cloud gateways hang up at once where they have no server
+    "|closed the connection unexpectedly"
+)
 GUESSES = re.compile(r" (Is the server running on|This probably means the server term)[^?.]*[?.]")
 
 
@@ -27,7 +31,7 @@ class Server(NamedTuple):
     """Which server a session has met, and in which database."""
 
     database: str
-    started: str
+    started: str  # or nothing, where the role may not know
 
 
 class Session:
@@ -85,6 +89,18 @@ class Session:
         cursor.execute(statement)
         self._finish()
         return cursor.fetchone() if cursor.description else None
+
+    def ask(self, statement: str) -> Optional[tuple]:
+        """Run a statement that can be done without: a hardened server may refuse it."""
+        try:
+            return self.run(statement)
+        except psycopg2.ProgrammingError:
+            return None
+
+    def started(self) -> str:
+        """Return when the server started, if the role may know."""
+        (when,) = self.ask("SELECT pg_postmaster_start_time()::text") or ("",)
+        return when
 
     def wait(self, seconds: float) -> list:
         """Wait for notifications, at most so many seconds, and return them, oldest first."""

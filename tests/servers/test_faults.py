@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import secrets
 import signal
 import threading
@@ -16,6 +17,7 @@ import time
 
 import psycopg2
 import pytest
+from psycopg2.extensions import libpq_version
 
 from bus_alt_connection import catchup
 from bus_alt_connection.catchup import everybody, in_batches
@@ -404,3 +406,90 @@ def test_an_error_of_ours_ends_nothing(servers, listen, caplog):
     site.wait_for("listening")
     site.delivers()
     assert caplog.text.count("unexpected error, trying again") == 1
+
+
+# --- this process itself is short of something ---------------------------------------------
+
+
+@contextlib.contextmanager
+def no_more_files():
+    """Nothing can be opened in this process."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_file_descriptors_run_out_while_a_session_is_lost(servers, listen):
+    site = listen(servers)
+    site.wait_for("listening")
+    ((backend, *_others),) = servers.postgres.listeners()
+    with no_more_files():
+        os.kill(backend, signal.SIGTERM)
+        site.wait_for("deaf")
+        time.sleep(3)
+    site.wait_for("listening")
+    site.delivers()
+
+
+def test_file_descriptors_run_out_while_it_listens(servers, listen):
+    """A probe that cannot be sent must not be the last one."""
+    site = listen(servers)
+    site.wait_for("listening")
+    with no_more_files():
+        time.sleep(4)
+    site.wait_for("listening")
+    ((backend, *_others),) = servers.postgres.listeners()
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        site.wait_for("deaf")
+    finally:
+        os.kill(backend, signal.SIGCONT)
+
+
+# --- servers that allow little -------------------------------------------------------------
+
+
+def test_a_server_that_hides_what_is_not_needed(own_servers, listen):
+    for hidden in (
+        "EXECUTE ON FUNCTION pg_postmaster_start_time()",
+        "EXECUTE ON FUNCTION pg_notification_queue_usage()",
+        "SELECT ON pg_stat_ssl",
+        "SELECT ON pg_settings",
+    ):
+        own_servers.postgres.execute(f"REVOKE {hidden} FROM PUBLIC")
+    site = listen(own_servers)
+    site.wait_for("listening")
+    site.delivers()
+
+
+@pytest.mark.skipif(libpq_version() < 140000, reason="its libpq can only ask for read-write")
+def test_a_listening_role_that_may_not_write_and_several_hosts(own_servers, listen):
+    own_servers.postgres.create_role("reader", "password-of-reader", "")
+    own_servers.postgres.execute("ALTER ROLE reader SET default_transaction_read_only = on")
+    port = own_servers.straight.port
+    options = {
+        "imdispatcher_db_host": "127.0.0.1,127.0.0.1",
+        "imdispatcher_db_port": f"{port},{port}",
+        "imdispatcher_db_user": "reader",
+        "imdispatcher_db_password": "password-of-reader",
+    }
+    site = listen(own_servers, settings_of(own_servers, **options))
+    site.wait_for("listening")
+
+
+def test_a_service_file_with_several_hosts(own_servers, standby, listen, monkeypatch):
+    ports = f"{standby.port},{own_servers.postgres.port}"
+    path = own_servers.folder / "services"
+    role = own_servers.straight
+    path.write_text(
+        f"[cluster]\nhost=127.0.0.1,127.0.0.1\nport={ports}\n"
+        f"user={role.user}\npassword={role.password}\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    none = dict.fromkeys(("imdispatcher_db_host", "imdispatcher_db_port"), "")
+    settings = settings_of(own_servers, **none, imdispatcher_db_service="cluster")
+    site = listen(own_servers, settings)
+    site.wait_for("listening")

@@ -113,3 +113,23 @@ def test_a_wait_is_interrupted(waker):
         with pytest.raises(Stopped):
             Session(place, waker, 60)
         assert time.monotonic() - begin < 30
+
+
+def test_a_gateway_that_hangs_up_at_once(waker):
+    """HAProxy without a server: nobody is there, so asking again soon costs nobody anything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up():
+            with contextlib.suppress(OSError):
+                server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
+        with pytest.raises(NobodyThere):
+            Session(place, waker, 5)
+
+
+@pytest.mark.parametrize("host", ["pg..example.com", "x" * 64 + ".example.com"])
+def test_a_name_that_no_host_can_have(host):
+    with pytest.raises(NobodyThere, match="cannot be resolved"):
+        resolved({"host": host}, 5)

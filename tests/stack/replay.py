@@ -1,8 +1,7 @@
 """Loads of a registry as Odoo 20.0 does them, by a process of its own: their statements alone.
 
 20.0 takes session locks (``Registry.new``); no complete source of it runs here. A load holds the
-shared lock, one that updates modules the exclusive one, each until its cursor is closed. With a
-real 20.0 (``./run test --odoo PATH``) its own ``Registry.new`` is what tests/odoo/test_loading.py runs.
+shared lock, one that updates modules the exclusive one, each until its cursor is closed.
 """
 
 from __future__ import annotations

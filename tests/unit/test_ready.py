@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 import types
 
 import pytest
@@ -54,6 +55,18 @@ def test_other_methods_are_refused(method):
     assert application.ask(method) == b""
     assert application.status.startswith("405 ")
     assert application.headers["Allow"] == "GET, HEAD"
+
+
+def test_a_listener_that_proves_nothing_any_more():
+    """It hangs: its state is the last that it knew."""
+    state = State(Times())
+    state.starting("imbus")
+    listener = types.SimpleNamespace(state=state, is_alive=lambda: True)
+    application = Application(lambda: ["imbus"], listener)
+    for ago, status in ((1, "200"), (ready.STUCK + 1, "503")):
+        state.listening(time.monotonic() - ago, "here", 0.0)
+        application.ask()
+        assert application.status.startswith(status)
 
 
 def test_other_pages_are_odoos():
