@@ -11,7 +11,15 @@ from ..stack import silence
 from ..stack.odoo import CHECKOUT
 
 
-def test_each_wait_has_an_end(servers, tmp_path):
+RUN = "from tests.stack import silence; silence.main()"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [RUN, f"from gevent import monkey; monkey.patch_all(); {RUN}"],
+    ids=["threads", "greenlets, as in Odoo's gevent process"],
+)
+def test_each_wait_has_an_end(servers, tmp_path, program):
     if subprocess.run([*silence.enter(), "true"], stderr=subprocess.DEVNULL).returncode:
         pytest.skip("no namespaces here")
     told = {
@@ -20,7 +28,7 @@ def test_each_wait_has_an_end(servers, tmp_path):
         "name": {"host": "a.example,b.example", "port": servers.straight.port},
     }
     done = subprocess.run(
-        [*silence.enter(), sys.executable, "-m", "tests.stack.silence"],
+        [*silence.enter(), sys.executable, "-c", program],
         input=json.dumps(told) + "\n",
         cwd=CHECKOUT,
         capture_output=True,

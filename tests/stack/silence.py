@@ -1,7 +1,7 @@
 """Where the name server never answers: run inside a mount and a network namespace of its own.
 
-``python -m tests.stack.silence``; a line of JSON tells it what to do, others what came of it. A
-socket folder is the way to a server outside.
+A line of JSON tells it what to do, others what came of it. A socket folder is the way to a server
+outside.
 """
 
 from __future__ import annotations
@@ -82,7 +82,3 @@ def main():
             wait_until(lambda: listener.state.reason, "its probe has failed", 20)
             print(json.dumps({"unknown": listener.state.reason, "after": time.monotonic() - begin}))
     print(json.dumps({"end": time.monotonic()}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
