@@ -81,19 +81,10 @@ class Listener(threading.Thread):
     def run(self):
         with contextlib.suppress(Stopped):
             while True:
-                self._pause(self._attempt())
+                due = self._attempt()
+                while time.monotonic() < due:
+                    self._pause(due)
         self._waker.close()
-
-    def _pause(self, due: float) -> None:
-        while time.monotonic() < due:
-            try:
-                self._tend()
-                self._waker.wait(min(due, self._next()) - time.monotonic())
-            except Stopped:
-                raise
-            except Exception as error:  # no file descriptor, no thread to be had
-                self.state.deaf(time.monotonic(), one_line(error))
-                time.sleep(self._times.short_pause)
 
     def _attempt(self) -> float:
         """Listen until that fails, and return when the next attempt is due."""
@@ -109,26 +100,34 @@ class Listener(threading.Thread):
         except Stopped:
             raise
         except Exception as error:
-            lost = error
-            # an error of ours must not leave anybody deaf for good, nor fill the log
-            known = isinstance(error, (psycopg2.Error, OSError, Deaf))
-            if not known and self.state.name != DEAF:
-                _logger.exception("%s: unexpected error, trying again", self.state.channels)
-        if not place or isinstance(lost, Deaf):
-            self._turn += 1  # another address may be the primary
-        self._lost(lost, place)
-        return self._retry.failed(time.monotonic(), isinstance(lost, NobodyThere))
+            if not place or isinstance(error, Deaf):
+                self._turn += 1  # another address may be the primary
+            return self._lost(error, place)
 
-    def _lost(self, error: Exception, place: str) -> None:
-        now = time.monotonic()
+    def _lost(self, error: Exception, place: str) -> float:
+        now, reason = time.monotonic(), one_line(error)
+        # an error of ours must not leave anybody deaf for good, nor fill the log
+        if not isinstance(error, (psycopg2.Error, OSError, Deaf)) and self.state.name != DEAF:
+            _logger.exception("%s: unexpected error, trying again", self.state.channels)
         if self._channels:
             self._channels, self._probe = (), None
         for inbox in self._inboxes:
             inbox.missed = True
         # only the bus has something to do while it is deaf
         self._proof.lost(now, any(inbox.bus for inbox in self._inboxes))
-        reason = one_line(error)
         self.state.deaf(now, reason if place in reason else f"{place}: {reason}")
+        return self._retry.failed(now, isinstance(error, NobodyThere))
+
+    def _pause(self, due: float) -> None:
+        """Wait until something is to be done, or the next attempt is due."""
+        try:
+            self._tend()
+            self._waker.wait(min(due, self._next()) - time.monotonic())
+        except Stopped:
+            raise
+        except Exception as error:  # no file descriptor, no thread to be had
+            self.state.deaf(time.monotonic(), one_line(error))
+            time.sleep(self._times.short_pause)
 
     # --- listening ----------------------------------------------------------------
 
