@@ -24,7 +24,7 @@ NAME = DB + "name"
 ODOO_USER = PREFIX + "odoo_user"
 KEEP = PREFIX + "keep_notify"  # of version 1.0
 
-# what README's table says of each: what it is, where it is not set
+# what the table in docs/settings.rst says of each: what it is, where it is not set
 MEANINGS = {
     DB + "host": ("where PostgreSQL itself is; several hosts separated by commas", "db_host"),
     DB + "port": ("and its port; one, or one per host", "db_port"),

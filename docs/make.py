@@ -1,6 +1,6 @@
 """``./run docs``: make what is made from something else.
 
-* the table of settings in README.rst, from ``bus_alt_connection/settings.py``;
+* the table of settings in docs/settings.rst, from ``bus_alt_connection/settings.py``;
 * ``bus_alt_connection/README.rst`` and ``static/description/index.html`` (the page on Odoo Apps),
   from the fragments in ``bus_alt_connection/readme/`` and the same table.
 
@@ -58,9 +58,9 @@ def settings_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def readme() -> str:
-    """README.rst with the table of settings between its marks."""
-    text = (CHECKOUT / "README.rst").read_text(encoding="utf-8")
+def settings_page() -> str:
+    """docs/settings.rst with the table of settings between its marks."""
+    text = (CHECKOUT / "docs" / "settings.rst").read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _old, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{settings_table()}\n{END}{after}"
@@ -96,7 +96,7 @@ def apps_page() -> str:
 def made() -> dict[pathlib.Path, str]:
     """Return the content of each file that is made."""
     return {
-        CHECKOUT / "README.rst": readme(),
+        CHECKOUT / "docs" / "settings.rst": settings_page(),
         ADDON / "README.rst": addon_readme(),
         ADDON / "static" / "description" / "index.html": apps_page(),
     }

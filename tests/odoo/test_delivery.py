@@ -30,6 +30,13 @@ def test_100_of_100(site):
     assert site.deliver() == 100
 
 
+def test_what_readme_says_of_the_command_line(deployment):
+    environ = {key.upper(): str(value) for key, value in deployment.direct.items()}
+    arguments = ("--load=web,bus_alt_connection",)
+    with running(deployment, addon=False, environ=environ, arguments=arguments) as site:
+        assert site.deliver(10) == 10
+
+
 @CRON_LISTENS
 @BOTH
 def test_jobs_start_at_once(site):

@@ -63,6 +63,12 @@ COMMANDS = {
     "odoo-bin --addons-path=/path/to/odoo/addons,/path/to/addons buscheck -c odoo.conf": (
         "tests/odoo/test_buscheck.py"
     ),
+    "IMDISPATCHER_DB_HOST=postgres.example.com IMDISPATCHER_DB_PORT=5432"
+    " odoo-bin --load=web,bus_alt_connection": "tests/odoo/test_delivery.py",
+    "./run test tests/odoo/test_loading.py": "tests/odoo/test_loading.py",
+    "./run test tests/odoo/test_database_manager.py tests/odoo/test_delivery.py": (
+        "tests/odoo/test_delivery.py"
+    ),
     "ODOO_RC=/etc/odoo/odoo.conf odoo-bin buscheck": "tests/odoo/test_packaging.py",
     "curl http://127.0.0.1:8072/bus_alt_connection/ready": "tests/odoo/test_ready.py",
     "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
@@ -188,7 +194,7 @@ def guides_docker() -> tuple:
 
 def projects_docker(service: str = "odoo") -> tuple:
     text = (CHECKOUT / "docker-compose.yml").read_text(encoding="utf-8")
-    commands = "".join(block.text for block in section("README.rst", "Does it work?"))
+    commands = "".join(block.text for block in section("docs/operations.rst", "Does it work?"))
     (check,) = re.findall(r"^docker compose exec .*\n", commands, re.M)
     return compose_container(text, service, VARIABLES), check
 

@@ -96,6 +96,7 @@ class Odoo:
     :param options: more lines for odoo.conf
     :param environ: more environment variables
     :param data: a prepared Odoo data folder to copy
+    :param arguments: of the server's command line, after ``-c``
     :param named: name the database with ``db_name``, else with ``dbfilter``
     """
 
@@ -112,10 +113,12 @@ class Odoo:
         data: pathlib.Path | None = None,
         addons_path: str | None = None,
         named: bool = True,
+        arguments: tuple = (),
     ):
         self.folder = folder
         self.database = database
         self.workers = workers
+        self.arguments = arguments
         self.environ = odoo_environ(environ)
         self.python = sys.executable
         self.port = free_port()
@@ -204,7 +207,7 @@ class Odoo:
 
     def launch(self):
         """Start the server without waiting for it."""
-        self.process.start(self.argv(), env=self.environ, cwd=self.folder)
+        self.process.start(self.argv(*self.arguments), env=self.environ, cwd=self.folder)
         return self
 
     def start(self):
