@@ -4,6 +4,7 @@
 It starts the listener that the server would start, and waits for its verdict.
 """
 
+import contextlib
 import time
 from typing import Collection, List, NamedTuple
 
@@ -71,13 +72,12 @@ def run(settings: Settings, needed: int) -> List[Finding]:
 
     :param needed: how many direct connections this Odoo opens
     """
-    waker = Waker()
     try:
-        found, lends = _pooled(settings, waker, needed)
+        with contextlib.closing(Waker()) as waker:
+            found, lends = _pooled(settings, waker, needed)
     except psycopg2.Error as error:
         text, lends = f"db_host and db_port: {one_line(error)}", True
         found = [Finding(BAD, text, "Check Odoo's own db_host, db_port, db_user and db_password.")]
-    waker.close()
     if settings.names_postgresql:
         found += _direct(settings)
     elif lends:
@@ -116,9 +116,21 @@ def _direct(settings: Settings) -> List[Finding]:
         mode = settings.direct.get("sslmode", default)
         tls = listener.tls or "not encrypted"
         heard = Finding(GOOD, f"a NOTIFY on the pooled connection was heard at {where}")
-        return [heard, Finding(REMARK, f"the direct connection: {tls} (sslmode={mode})")]
+        encrypted = Finding(REMARK, f"the direct connection: {tls} (sslmode={mode})")
+        return [heard, encrypted, *_owner(settings)]
     reason = verdict.reason or f"no answer within {ALL:g} s"
     return [bad(f"{DB}*: {verdict.name}: {reason}")]
+
+
+def _owner(settings: Settings) -> List[Finding]:
+    """Find out whether Odoo's own role may connect, where another one listens."""
+    try:
+        with contextlib.closing(Waker()) as waker:
+            Session(settings.owner, waker, TIMEOUT).close()
+    except psycopg2.Error as error:
+        text = f"module updates and backups will fail: {one_line(error)}"
+        return [Finding(REMARK, text, bad(text).advice)]
+    return []
 
 
 def answer(settings: Settings, findings: Collection[Finding]) -> dict:

@@ -28,8 +28,8 @@ from .session import one_line
 
 _logger = logging.getLogger(__name__)
 
-# Loads at a time, of all processes that one server has forked, and connections of each. A load keeps
-# a core busy, so more of them would not end sooner; the others wait.
+# Loads at a time, of all processes that one server has forked, and connections of each. A load
+# keeps a core busy, so more of them would not end sooner; the others wait.
 SLOTS = 4
 CONNECTIONS = 4
 
@@ -60,7 +60,8 @@ class Loader:
     def __init__(self, parameters: Mapping[str, str]):
         self._parameters = parameters
         self._mine = threading.local()  # this thread's direct ``odoo.sql_db.Connection``
-        self._slots = tempfile.TemporaryFile()  # has no name, and no content
+        # a file without a name and without content; each byte that is locked is a slot that is taken
+        self._slots = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the server)
         self._lock = threading.RLock()
 
     def connection(self, database: str):

@@ -161,6 +161,17 @@ def password_file(both):
 
 
 @contextlib.contextmanager
+def odoos_role_may_not_connect(both):
+    """Only the listener's may, straight to PostgreSQL."""
+    both.postgres.create_role("listener", "password-of-listener", "")
+    yield {
+        "imdispatcher_db_user": "listener",
+        "imdispatcher_db_password": "password-of-listener",
+        "imdispatcher_odoo_user": "another",
+    }
+
+
+@contextlib.contextmanager
 def role_without_connect(both):
     both.postgres.create_role("stranger", "password-of-stranger", "")
     both.postgres.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
@@ -185,6 +196,7 @@ CASES = [
     (session_pool, True, "is a pooler that keeps sessions"),
     (not_needed, True, "is PostgreSQL itself: a LISTEN survives there"),
     (certificate, True, r"TLSv1\.[23] \(sslmode=verify-full\)"),
+    (odoos_role_may_not_connect, True, "• module updates and backups will fail: .*failed for user"),
     (password_file, True, "a NOTIFY on the pooled connection was heard"),
     (first_never_answers, True, "a NOTIFY on the pooled connection was heard"),
     (standby_first, True, "a NOTIFY on the pooled connection was heard"),

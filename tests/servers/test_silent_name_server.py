@@ -10,7 +10,6 @@ import pytest
 from ..stack import silence
 from ..stack.odoo import CHECKOUT
 
-
 RUN = "from tests.stack import silence; silence.main()"
 
 
