@@ -60,7 +60,7 @@ class Loader:
     def __init__(self, parameters: Mapping[str, str]):
         self._parameters = parameters
         self._mine = threading.local()  # this thread's direct ``odoo.sql_db.Connection``
-        # a file without a name and without content; each byte that is locked is a slot that is taken
+        # a file without name or content: each byte of it that is locked is a slot that is taken
         self._slots = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the server)
         self._lock = threading.RLock()
 
