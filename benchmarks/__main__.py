@@ -14,11 +14,11 @@ import sys
 from tests.stack.deployment import deployment
 from tests.stack.process import end_on_signals
 
-from . import backups, measures, results
+from . import backups, measures, outages, results
 from .rivals import rivals
 
 OF_TWO_WORKERS = ("notification", "crowds", "bursts", "killed", "cron")
-PARTS = (*OF_TWO_WORKERS, "pages", "backends")
+PARTS = (*OF_TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
 
 
 def measure(parts: list[str], quick: bool):
@@ -43,6 +43,14 @@ def measure(parts: list[str], quick: bool):
         }
         for name in chosen:
             yield name, calls[name]()
+    alone = {
+        "outages": outages.outages,
+        "places": outages.few_places,
+        "dying": lambda *args: outages.dying(*args, of(100, 5)),
+    }
+    for name in [name for name in alone if name in parts]:
+        with deployment(options=measures.POSTGRESQL) as whole:
+            yield name, alone[name](rivals(), whole)
     if "pages" in parts:
         with deployment(options=measures.POSTGRESQL) as whole, contextlib.ExitStack() as stack:
             servers = [rival.start(whole, stack, workers=6, cron=0) for rival in rivals()]

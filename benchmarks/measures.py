@@ -141,7 +141,7 @@ def notification(running: list[Sending], number: int) -> Table:
         " commit's begin until the websocket's frame is read; bare NOTIFY: to the frame from a"
         " NOTIFY on an open connection, the row being there. Ratios to the first row, with the"
         " least and greatest of a block.",
-        ["", "commit", "p99", "ratio", "its NOTIFY", "ratio", "frame", "p99", "ratio"],
+        ["", "commit", "p99", "ratio", "its NOTIFY", "p99", "ratio", "frame", "p99", "ratio"],
     )
     table.head += ["bare NOTIFY", "ratio"]
     for one in in_turn(running, 10):
@@ -153,7 +153,7 @@ def notification(running: list[Sending], number: int) -> Table:
         cells = [one.server.name]
         for name, with_p99, there in (
             ("commits", True, True),
-            ("parts", False, True),
+            ("parts", True, True),
             ("frames", True, hears),
             ("notifies", False, hears),
         ):

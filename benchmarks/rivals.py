@@ -36,9 +36,18 @@ class Rival:
     cron: bool = True
 
     def start(
-        self, whole: Deployment, stack: contextlib.ExitStack, workers: int = 2, cron: int = 1
+        self,
+        whole: Deployment,
+        stack: contextlib.ExitStack,
+        workers: int = 2,
+        cron: int = 1,
+        system: str = "",
+        start: bool = True,
     ) -> Server:
-        """Start a prefork server, behind a PgBouncer of its own, until ``stack`` ends."""
+        """Start a prefork server, behind a PgBouncer of its own, until ``stack`` ends.
+
+        :param system: more parameters of PgBouncer for the system database
+        """
         pooler = None
         path = whole.straight
         if self.pooled:
@@ -47,7 +56,7 @@ class Rival:
                 whole.folder / f"rival-{number}",
                 whole.postgres,
                 whole.pgbouncer.passwords,
-                aliases=self.aliases,
+                aliases={"postgres": f"{self.aliases.get('postgres', 'postgres')} {system}"},
             ).start()
             stack.callback(pooler.stop)
             path = whole.pooled._replace(port=pooler.port)
@@ -58,6 +67,7 @@ class Rival:
         odoo = stack.enter_context(
             whole.odoo(
                 path,
+                start=start,
                 workers=workers,
                 addon=bool(self.addon),
                 addons_path=f"{series.ADDONS},{self.addon}" if self.addon else series.ADDONS,

@@ -19,10 +19,11 @@ from typing import List, Mapping, Optional
 
 import odoo
 
-from . import catchup, loading, outbox, payload, ready
+from . import catchup, loading, payload, ready
 from .inbox import Cursor, Inbox
 from .listener import Listener
 from .lookup import code, find, look_up, what_is_missing
+from .outbox import Outbox
 from .parameters import Settings
 from .seams import LISTENS, LOADS, SENDS, SERVER, Seam
 
@@ -42,7 +43,7 @@ class Process:
         self.settings = settings
         self.astray: set = set()  # channels whose LISTEN went to an ordinary connection
         self.listener: Optional[Listener] = None
-        self.outbox = outbox.Outbox(settings.pooled)
+        self.outbox = Outbox(settings.pooled)
         self.loader = loading.Loader(settings.owner)
         self._lock = threading.Lock()
         self._have_listened: set = set()
@@ -116,13 +117,34 @@ def _connecting(stock, process: Process, found: Mapping[str, Seam]):
         if row and row.kind == LISTENS:
             return Cursor(_inbox(row), process.listen)
         if row and row.kind == SENDS:
-            return outbox.Cursor(process.outbox.put)
+            return _Sender(process.outbox)
         connection = stock(to, *args, **kwargs)
         if row and not kwargs.get("readonly"):
             return loading.RegistryConnection(connection, process.loader)
         return connection
 
     return db_connect
+
+
+class _Sender:
+    """Stands where Odoo's sending functions expect a connection and its cursor."""
+
+    def __init__(self, outbox: Outbox):
+        self._outbox = outbox
+
+    def cursor(self) -> "_Sender":
+        return self
+
+    def execute(self, query, params=None) -> None:
+        # odoo.tools.SQL brings its own (17.0 on)
+        own = (query.code, query.params) if hasattr(query, "code") else (query, params)
+        self._outbox.put(*own)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        """What was put is sent; nothing is left to do."""
 
 
 def _inbox(row: Seam) -> Inbox:

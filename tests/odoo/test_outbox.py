@@ -2,15 +2,18 @@
 
 import contextlib
 import secrets
+import signal
 import threading
 import time
 
 import pytest
+import requests
 
 from ..stack import series
 from ..stack.client import BusClient
 from ..stack.deployment import deployment as running_deployment
 from ..stack.odoo import NotCommitted
+from ..stack.process import wait_until
 from .conftest import running
 
 
@@ -127,6 +130,57 @@ def test_a_script_that_ends_at_once(site, before):
 def test_stock_odoo_needs_a_connection_more(stock_site):
     with pytest.raises(RuntimeError, match="PoolError: The Connection Pool Is Full"):
         shell(stock_site, "channel", NO_CONNECTION_LEFT)
+
+
+def run_code(odoo, code: str):
+    """Run this in a server action, called as a client does."""
+
+    def call(service: str, method: str, *args):
+        params = {"service": service, "method": method, "args": args}
+        answer = requests.post(f"{odoo.url}/jsonrpc", json={"params": params}, timeout=30).json()
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    def execute(*args):
+        return call("object", "execute", odoo.database, user, "admin", "ir.actions.server", *args)
+
+    user = call("common", "login", odoo.database, "admin", "admin")
+    (model,) = call(
+        *("object", "execute", odoo.database, user, "admin"),
+        *("ir.model", "search", [("model", "=", "res.partner")]),
+    )
+    action = execute("create", {"name": "x", "model_id": model, "state": "code", "code": code})
+    execute("run", [action])
+
+
+# what its log says so many seconds before a process ends that has nothing left to send
+LAST_WORDS = {0: ("Initiating shutdown", 0.5), 1: ("exiting. request_count", 0.1)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_server_that_stops(deployment, workers):
+    """Its worker stops as one that is replaced."""
+    words, seconds = LAST_WORDS[workers]
+    admin = deployment.pgbouncer.admin
+    with contextlib.closing(deployment.postgres.connect()) as ear:
+        ear.cursor().execute("LISTEN imbus")
+        with running(deployment, workers=workers, options=deployment.direct) as site:
+            channel = site.channel()
+            admin("PAUSE postgres")
+            try:
+                run_code(site.odoo, SEND.format(channel, series.MESSAGE_TYPE, "the last"))
+                site.odoo.process.popen.send_signal(signal.SIGINT)
+                site.says(words)
+                time.sleep(seconds + 1)
+            finally:
+                admin("RESUME postgres")
+            site.odoo.process.popen.wait(10)
+
+        def heard():
+            ear.poll()
+            return any(channel in notify.payload for notify in ear.notifies)
+
+        wait_until(heard, "it is sent", 3)
 
 
 @pytest.mark.skipif(series.NUMBER < 16, reason="14.0 knows only NOTIFY")

@@ -7,11 +7,13 @@ import os
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 
+import gevent
 import pytest
 
 from bus_alt_connection import outbox as module
@@ -276,9 +278,16 @@ def test_too_many_wait(servers, make, caplog, monkeypatch, ear):
         one.start()
         ear.wait_for("message 14")
     assert ear.payloads() == [f"message {i}" for i in range(5, 15)]
-    assert caplog.text.count("the oldest NOTIFY is dropped") == 1
+    assert caplog.text.count("the oldest are dropped") == 1
 
 
+def test_a_packet_that_nobody_confirms(outbox):
+    """The kernel finds a dead path in 2 s; a pooler that is paused confirms them."""
+    with socket.socket(fileno=os.dup(outbox._idle.connection.fileno())) as one:
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
+
+
+@pytest.mark.slow
 def test_a_firewall_has_forgotten_the_session(servers, make, ear):
     """It takes the packets, as the one that drops them does not: only an answer is missing."""
     relay = Relay((servers.pooled.host, servers.pooled.port))
@@ -352,6 +361,14 @@ def test_a_standby_may_be_promoted(servers, make, ear):
 
 # --- the process ends, or forks ---------------------------------------------------------
 
+# as Odoo's own gevent process does
+GEVENT = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import psycopg2.extensions, psycopg2.extras
+psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
+"""
+
 SCRIPT = """
 import json, os, signal, sys, time
 from bus_alt_connection.outbox import Outbox
@@ -368,7 +385,7 @@ def warm():
 def script(servers, text: str, gevent: bool = False, **own) -> float:
     """Run this in a Python of its own, and return its seconds."""
     begin = time.monotonic()
-    patch = "from gevent import monkey; monkey.patch_all()\n" if gevent else ""
+    patch = GEVENT if gevent else ""
     environ = {**os.environ, "PARAMETERS": json.dumps(settings_of(servers, own=own).pooled)}
     done = subprocess.run(
         [sys.executable, "-c", patch + SCRIPT + text],
@@ -390,7 +407,12 @@ def test_killed_right_after_the_commit(servers, ear, gevent):
         ear.wait_for(f"message {i}", 2)
 
 
-@pytest.mark.parametrize("gevent", [False, True])
+OLD_GEVENT = pytest.mark.skipif(
+    gevent.__version__.startswith("20."), reason="with Python 3.9 it crashes where it ends"
+)
+
+
+@pytest.mark.parametrize("gevent", [False, pytest.param(True, marks=OLD_GEVENT)])
 @pytest.mark.parametrize("begin", ["", "warm(); "])
 def test_the_end_sends_what_is_left(servers, ear, begin, gevent):
     script(servers, begin + "put('first'); put('last')", gevent)
@@ -412,7 +434,9 @@ put("of the child" if not pid else "of the parent")
 if pid:
     os.waitpid(pid, 0)
     put("of the parent again")
-    assert outbox._idle is kept or not outbox.flush(0) or outbox._idle is kept
+    while not outbox._idle:
+        time.sleep(0.01)
+    assert outbox._idle is kept
 """
     script(servers, text)
     ear.wait_for("of the parent again", 2)

@@ -1,0 +1,190 @@
+"""What a commit costs while its NOTIFY cannot be sent, and what is shown of it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+import time
+
+from tests.stack.client import BusClient
+from tests.stack.deployment import Deployment
+from tests.stack.odoo import CHECKOUT, NotCommitted, Sender
+from tests.stack.pgbouncer import PgBouncer
+from tests.stack.process import die_with_parent, wait_until
+
+from .results import Table, milliseconds
+from .rivals import Rival, Server
+
+CHANNEL = "outage"
+EACH = 0.05  # seconds between two commits
+
+
+def paused(pooler: PgBouncer):
+    pooler.admin("PAUSE")
+    time.sleep(4)
+    pooler.admin("RESUME")
+
+
+def restarted(pooler: PgBouncer):
+    pooler.stop()
+    pooler.start()
+
+
+def stopped(pooler: PgBouncer):
+    pooler.stop()
+    time.sleep(10)
+    pooler.start()
+
+
+FAULTS = {"paused for 4 s": paused, "restarted": restarted, "stopped for 10 s": stopped}
+
+
+class Site:
+    """A server whose system database is behind a second pooler, which may fail alone."""
+
+    def __init__(self, rival: Rival, whole: Deployment, stack: contextlib.ExitStack):
+        number = len(list(whole.folder.glob("system-*.log")))
+        folder = whole.folder / f"system-{number}"
+        self.system = PgBouncer(folder, whole.postgres, whole.pgbouncer.passwords).start()
+        stack.callback(self.system.stop)
+        where = f"host={self.system.host} port={self.system.port}"
+        if rival.aliases:  # a session there is one here
+            local = folder / "local.ini"
+            local.write_text(local.read_text().replace("* = ", "* = pool_mode=session ", 1))
+            self.system.admin("RELOAD")
+        self.server: Server = rival.start(whole, stack, system=where)
+        self.sender = Sender(self.server.odoo)
+        stack.callback(self.sender.close)
+        self.client = stack.enter_context(BusClient(self.server.odoo, CHANNEL))
+        self.sender.send(CHANNEL, "the first")
+        time.sleep(1)
+
+    def during(self, fault) -> tuple:
+        """Return what the NOTIFY added to the slowest commit (s); the numbers of commits that
+        failed, of all, of those that were never shown; and how late the last was (s).
+        """
+        took, failed, sent, over = [], [], {}, threading.Event()
+
+        def commits():
+            while not over.wait(EACH):
+                text, begin = f"{fault.__name__} {len(sent)}", time.monotonic()
+                sent[text] = begin
+                try:
+                    did = self.sender.send(CHANNEL, text)
+                    took.append(did["end"] - did["committed"])
+                except NotCommitted:
+                    failed.append(text)
+                    took.append(time.monotonic() - begin)
+
+        thread = threading.Thread(target=commits)
+        thread.start()
+        time.sleep(1)
+        fault(self.system)
+        back = time.monotonic()
+        time.sleep(1)
+        over.set()
+        thread.join()
+        shown: dict = {}
+        if self.server.rival.hears:
+            with contextlib.suppress(TimeoutError):
+                wait_until(lambda: set(sent) <= set(self.client.texts()), "all", 15)
+            shown = dict(self.client.received)
+        meanwhile = [text for text in shown if sent.get(text, back) < back]
+        late = max((shown[text] - back for text in meanwhile), default=0.0)
+        lost = sum(text not in shown for text in sent)
+        return max(took), len(failed), len(sent), lost, max(0.0, late)
+
+
+def outages(rivals: list[Rival], whole: Deployment) -> Table:
+    """Pause, restart and stop the pooler of the system database, and of nothing else."""
+    table = Table(
+        "The pooler of the system database fails",
+        f"One commit with a notification each {EACH * 1000:.0f} ms. its NOTIFY: the most that it"
+        " added to a commit; failed: the user got an error; never shown: within 15 s after the last"
+        " commit; at last: when all were shown that were committed meanwhile, after its return.",
+        ["", "", "its NOTIFY", "failed", "never shown", "at last"],
+    )
+    for rival in rivals:
+        if not rival.pooled:
+            continue
+        with contextlib.ExitStack() as stack:
+            site = Site(rival, whole, stack)
+            for name, fault in FAULTS.items():
+                if fault is paused and rival.aliases:
+                    continue  # PAUSE waits for the end of each session, and so for the listeners'
+                slowest, failed, sent, lost, late = site.during(fault)
+                table.add(
+                    rival.name,
+                    name,
+                    milliseconds(slowest),
+                    f"{failed} of {sent}",
+                    lost if rival.hears else "all: it hears nothing",
+                    f"{late:.1f} s" if rival.hears and not lost else "-",
+                )
+                time.sleep(2)
+                print(table.lines()[-1], flush=True)
+    return table.show()
+
+
+def few_places(rivals: list[Rival], whole: Deployment) -> Table:
+    """Five processes commit one after the other, where the session pool has three places."""
+    table = Table(
+        "Five processes, three places of a session pool",
+        "Each commits five notifications in turn; query_wait_timeout is 8 s.",
+        ["", "slowest commit", "failed"],
+    )
+    system = "pool_mode=session pool_size=3"
+    for rival in rivals:
+        if not rival.pooled:
+            continue
+        with contextlib.ExitStack() as stack:
+            server = rival.start(whole, stack, start=False, system=system)
+            server.pooler.admin("SET query_wait_timeout = 8")
+            senders = [Sender(server.odoo) for _i in range(5)]
+            for sender in senders:
+                stack.callback(sender.close)
+            took, failed = [], 0
+            for i in range(25):
+                begin = time.monotonic()
+                try:
+                    senders[i % 5].send(CHANNEL, "x")
+                except NotCommitted:
+                    failed += 1
+                took.append(time.monotonic() - begin)
+            table.add(rival.name, milliseconds(max(took)), f"{failed} of {len(took)}")
+    return table.show()
+
+
+def dying(rivals: list[Rival], whole: Deployment, number: int) -> Table:
+    """Kill processes right after their commit, and count the NOTIFY that PostgreSQL got."""
+    table = Table(
+        "Killed right after the commit",
+        f"{number} processes, forked as Odoo's workers are, commit one notification, rest, commit"
+        " another and send SIGKILL to themselves: how many of these were heard.",
+        ["", "heard"],
+    )
+    for rival in rivals:
+        with contextlib.ExitStack() as stack:
+            ear = stack.enter_context(contextlib.closing(whole.postgres.connect()))
+            ear.cursor().execute("LISTEN imbus")
+            odoo = rival.start(whole, stack, start=False).odoo
+            subprocess.run(
+                [odoo.python, "-m", "benchmarks.dying", odoo.conf, odoo.database, str(number)],
+                cwd=CHECKOUT,
+                env={
+                    **odoo.environ,
+                    **{k: v for k, v in os.environ.items() if k.startswith("BUS_ALT_")},
+                },
+                check=True,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=die_with_parent,
+            )
+            time.sleep(1)
+            ear.poll()
+            heard = {channel[-1] for one in ear.notifies for channel in json.loads(one.payload)}
+            count = sum(f"second {i}" in heard for i in range(number))
+            table.add(rival.name, f"{count} of {number}")
+    return table.show()
