@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import shutil
-import subprocess
-import sys
-import zipfile
 
 from tests.stack import series
 from tests.stack.deployment import Deployment
 from tests.stack.odoo import CHECKOUT, Odoo
 from tests.stack.pgbouncer import PgBouncer
-from tests.stack.process import CACHE
+from tests.stack.wheels import unpacked
 
 # cheap behind a pooler: a wave of websockets need not wait for Odoo's own pool
 POOLED_OPTIONS = {"db_maxconn_gevent": 200}
@@ -94,19 +89,7 @@ class Server:
 
 def existing_addon() -> str:
     """Return a folder with the addon of the same name that is on PyPI."""
-    folder = CACHE / "rivals" / EXISTING
-    if not folder.exists():
-        made = folder.with_suffix(".new")
-        shutil.rmtree(made, ignore_errors=True)
-        made.mkdir(parents=True)
-        environ = {**os.environ, "PIP_CACHE_DIR": str(CACHE / "pip")}
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", made, EXISTING]
-        subprocess.run(pip, check=True, env=environ)
-        (wheel,) = made.glob("*.whl")
-        zipfile.ZipFile(wheel).extractall(made)
-        (made / "odoo" / "addons" / "bus_alt_connection").rename(made / "bus_alt_connection")
-        made.rename(folder)
-    return str(folder)
+    return str(unpacked(EXISTING))
 
 
 def rivals() -> list[Rival]:

@@ -56,9 +56,15 @@ class Deployment(Servers):
     """Servers with a prepared database of Odoo's."""
 
     def __init__(
-        self, folder: pathlib.Path, modules: str = "bus", wire=None, options: dict | None = None
+        self,
+        folder: pathlib.Path,
+        modules: str = "bus",
+        wire=None,
+        options: dict | None = None,
+        others: pathlib.Path | None = None,
     ):
-        self.data = prepared(modules)
+        self.others = others
+        self.data = prepared(modules, others)
         super().__init__(folder, self.data / "pgdata", wire, options)
 
     def start(self):
@@ -77,6 +83,7 @@ class Deployment(Servers):
             db or self.pooled,
             database=name,
             data=self.data / "odoo",
+            others=self.others,
             **options,
         )
         with contextlib.suppress(FileNotFoundError):
@@ -92,13 +99,19 @@ class Deployment(Servers):
 
 
 @contextlib.contextmanager
-def deployment(modules: str = "bus", wire=None, options: dict | None = None):
+def deployment(
+    modules: str = "bus",
+    wire=None,
+    options: dict | None = None,
+    others: pathlib.Path | None = None,
+):
     """A running ``Deployment`` that leaves nothing behind.
 
     :param options: settings of PostgreSQL
+    :param others: a folder with addons of others
     """
     with run_folder() as folder:
-        whole = Deployment(folder, modules, wire, options)
+        whole = Deployment(folder, modules, wire, options, others)
         try:
             yield whole.start()
         finally:

@@ -45,12 +45,13 @@ def odoo_environ(extra: dict | None = None) -> dict:
     return {**environ, "PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
-def prepared(modules: str) -> pathlib.Path:
+def prepared(modules: str, others: pathlib.Path | None = None) -> pathlib.Path:
     """Return a folder with a PostgreSQL data folder and an Odoo data folder.
 
     Its database ``prepared`` has these modules; made once, then kept in the cache.
 
     :param modules: module names, separated by commas
+    :param others: a folder with addons of others
     """
     key = hashlib.sha256(f"{series.ODOO_PATH} {BIN} {modules}".encode()).hexdigest()[:12]
     kept = CACHE / f"prepared-{series.SERIES}-{key}"
@@ -65,6 +66,7 @@ def prepared(modules: str) -> pathlib.Path:
                 folder / "odoo",
                 Path(postgres.host, postgres.port, ROLE, password),
                 addon=False,
+                others=others,
             )
             odoo.run("-i", modules, "--without-demo=all", "--stop-after-init", "--no-http")
         finally:
@@ -97,6 +99,7 @@ class Odoo:
     :param environ: more environment variables
     :param data: a prepared Odoo data folder to copy
     :param arguments: of the server's command line, after ``-c``
+    :param others: a folder with addons of others, and with what they import
     :param named: name the database with ``db_name``, else with ``dbfilter``
     """
 
@@ -112,6 +115,7 @@ class Odoo:
         environ: dict | None = None,
         data: pathlib.Path | None = None,
         addons_path: str | None = None,
+        others: pathlib.Path | None = None,
         named: bool = True,
         arguments: tuple = (),
     ):
@@ -131,6 +135,9 @@ class Odoo:
             shutil.copytree(data, self.data_dir)
         if addons_path is None:
             addons_path = f"{series.ADDONS},{CHECKOUT}"
+        if others:
+            addons_path = f"{addons_path},{others}"
+            self.environ["PYTHONPATH"] = f"{self.environ['PYTHONPATH']}:{others}"
         self.options = {
             "addons_path": addons_path,
             "server_wide_modules": series.SERVER_WIDE + (",bus_alt_connection" if addon else ""),
@@ -307,6 +314,10 @@ class Sender:
     def trigger(self, job: str) -> dict:
         """Commit a wake-up of this cron job, as ``send`` does a notification."""
         return self._order(job=job)
+
+    def delay(self) -> dict:
+        """Commit a job of queue_job, as ``send`` does a notification; return its ``uuid`` too."""
+        return self._order(delay=True)
 
     def close(self):
         self.popen.stdin.close()
