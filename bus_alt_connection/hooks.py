@@ -19,7 +19,7 @@ from typing import List, Mapping, Optional
 
 import odoo
 
-from . import catchup, loading, payload, ready
+from . import catchup, jobrunner, loading, payload, ready
 from .inbox import Cursor, Inbox
 from .listener import Listener
 from .lookup import code, find, look_up, what_is_missing
@@ -78,6 +78,7 @@ def install(settings: Settings) -> None:
         "databases of cron": databases,
         "pg_dump and psql": tools,
         "pg_dump and psql of the database manager": tools,
+        jobrunner.SEAM: functools.partial(jobrunner.connecting, settings=settings),
     }
     for name in replacements.keys() & found.keys():
         row = found[name]

@@ -8,6 +8,7 @@ import re
 from typing import Dict, List
 
 from odoo.release import version, version_info
+from odoo.tools import config
 
 from .seams import LISTENS, REPLACED, SEAMS, SENDS, Seam
 
@@ -25,7 +26,7 @@ def find() -> Dict[str, Seam]:
     """Return the seams of this Odoo that are where the table says, by name."""
     found: Dict[str, Seam] = {}
     for row in SEAMS:
-        if row.first <= SERIES and row.name not in found and _is_there(row):
+        if _counts(row) and row.name not in found and _is_there(row):
             found[row.name] = row
     return found
 
@@ -38,7 +39,7 @@ def what_is_missing() -> List[str]:
             row.module, row.function, version, row.name, MEANS.get(row.kind, "it stays as it is")
         )
         for row in SEAMS
-        if row.first <= SERIES and row.name not in found
+        if _counts(row) and row.name not in found
     ]
 
 
@@ -59,10 +60,20 @@ def code(row: Seam):
     return found
 
 
+def _counts(row: Seam) -> bool:
+    # a list from 19.0 on
+    loaded = re.findall(r"\w+", str(config["server_wide_modules"]))
+    return row.first <= SERIES and (not row.addon or row.addon in loaded)
+
+
 def _is_there(row: Seam) -> bool:
     try:
+        if row.addon:
+            # its turn may come later, and from 17.0 on Odoo then leaves out the post_load of what
+            # is imported already: so it is loaded as Odoo loads it
+            look_up("odoo.modules.module", "load_openerp_module")(row.addon)
         found = code(row)
-    except (ImportError, AttributeError):
+    except Exception:  # another addon may raise anything
         return False
     # one that no longer connects itself does not listen, send or load any more
     return row.kind == REPLACED or (found is not None and "db_connect" in found.co_names)

@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     given: Mapping[str, Value]  # by its name in odoo.conf
     database: str  # the system database: Odoo's LISTEN and NOTIFY happen there
     direct: Mapping[str, str]  # parameters of the listener
-    owner: Mapping[str, str]  # of a direct connection as Odoo's own role, for module loading
+    owner: Mapping[str, str]  # of a direct connection as Odoo's own role
     pooled: Mapping[str, str]  # parameters of Odoo's own connections to the system database
     tools: Mapping[str, Optional[str]]  # environment of pg_dump and its like; None: taken away
 
@@ -109,7 +109,7 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
         # Odoo's own password is for nobody else, nor is PGPASSWORD; libpq looks into the
         # password file where the password is empty
         inherited["password"] = ""
-    name = _named(pooled, "-listener")
+    name = named(pooled, "-listener")
     result = {**inherited, **DEFAULTS, "application_name": name, **own, "dbname": pooled["dbname"]}
     if "," in result.get("hostaddr", result.get("host", "")) or "service" in own:
         result.setdefault("target_session_attrs", PRIMARY)  # nobody else takes LISTEN
@@ -131,13 +131,14 @@ def _owner(
         result.update({key: pooled[key] for key in ("user", "password") if key in pooled})
     if ODOO_USER in given:
         result["user"] = given[ODOO_USER].text
-    result["application_name"] = _named(pooled, "-loading")
+    result["application_name"] = named(pooled, "-loading")
     if result.get("target_session_attrs") == PRIMARY:
         result["target_session_attrs"] = READ_WRITE
     return result
 
 
-def _named(pooled: Mapping[str, str], suffix: str) -> str:
+def named(pooled: Mapping[str, str], suffix: str) -> str:
+    """Return Odoo's ``application_name`` with a suffix that says whose session it is."""
     # a process's number may have two characters more than {pid}
     name = pooled["application_name"].encode()[: NAMEDATALEN - 3 - len(suffix)]
     return name.decode(errors="ignore") + suffix

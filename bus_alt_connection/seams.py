@@ -29,12 +29,16 @@ class Seam(NamedTuple):
     subscriptions: str = ""
     # its loop survives channels within channels
     nested: bool = False
+    # the addon of others that it is in: it counts where that is loaded server-wide
+    addon: str = ""
 
 
 BUS = "odoo.addons.bus.models.bus"
 CRON = "odoo.addons.base.models.ir_cron"
 DISPATCHER = "odoo.addons.bus.bus_dispatcher"
 SERVER = "odoo.service.server"
+
+JOBRUNNER = "odoo.addons.queue_job.jobrunner.runner"
 
 NEXT = 20
 
@@ -76,4 +80,5 @@ SEAMS = (
     Seam("pg_dump and psql", 14, "odoo.tools.misc", "exec_pg_environ"),
     Seam("pg_dump and psql of the database manager", 16, "odoo.service.db", "exec_pg_environ"),
     Seam("pg_dump and psql of the database manager", NEXT, "odoo.modules.db", "exec_pg_environ"),
+    Seam("sessions of queue_job", 14, JOBRUNNER, "_connection_info_for", addon="queue_job"),
 )

@@ -48,7 +48,13 @@ class Buscheck(Command):
             give_up(f"{verdict}, before {', '.join(others)}", 1, known.json)
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection import check, load_settings, lookup, settings
+        from odoo.addons.bus_alt_connection import (
+            check,
+            jobrunner,
+            load_settings,
+            lookup,
+            settings,
+        )
 
         try:
             found = load_settings()
@@ -63,6 +69,10 @@ class Buscheck(Command):
         needed = needed if "cron worker" in lookup.find() else 1
         findings = [check.Finding(check.BAD, text) for text in wrong]
         findings += check.run(found, needed)
+        row = lookup.find().get(jobrunner.SEAM)
+        if row and found.names_postgresql:
+            text = jobrunner.where(lookup.look_up(row.module, row.function), found)
+            findings.append(check.Finding(check.REMARK, text))
         for path in others:
             text = f"{path} has the same name and is not loaded: {loaded} comes first"
             findings.append(check.Finding(check.REMARK, text))

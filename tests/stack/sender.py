@@ -1,4 +1,4 @@
-"""Runs inside Odoo: commits a notification or a wake-up for each line of standard input."""
+"""Runs inside Odoo: commits a notification, a wake-up or a job for each line of standard input."""
 
 import json
 import sys
@@ -29,13 +29,16 @@ def main(conf: str, database: str):
             committed = []
             # before Odoo's own, which sends the NOTIFY
             cr.postcommit.add(lambda: committed.append(time.monotonic()))
-            if "job" in order:
+            made = {}
+            if "delay" in order:
+                made["uuid"] = env["queue.job"].with_delay()._test_job().uuid
+            elif "job" in order:
                 series.trigger(env, order["job"])
             else:
                 series.send(env, order["channel"], order["text"])
             begin = time.monotonic()
             cr.commit()
-            return {"begin": begin, "committed": committed[0], "end": time.monotonic()}
+            return {**made, "begin": begin, "committed": committed[0], "end": time.monotonic()}
 
     answer(ready=True)
     for line in sys.stdin:

@@ -1,0 +1,137 @@
+"""OCA's queue_job beside the addon: its runner gets sessions of its own."""
+
+import contextlib
+import time
+
+import pytest
+
+from ..stack import series
+from ..stack.deployment import deployment as running_deployment
+from ..stack.odoo import ROLE, Sender
+from ..stack.process import wait_until
+from ..stack.wheels import QUEUE_JOB, unpacked
+
+if series.NUMBER != 19:
+    pytest.skip("queue_job is tried with Odoo 19.0", allow_module_level=True)
+
+AFTER = f"{series.SERVER_WIDE},bus_alt_connection,queue_job"
+BEFORE = f"{series.SERVER_WIDE},queue_job,bus_alt_connection"
+STOCK = f"{series.SERVER_WIDE},queue_job"
+LOST = 10  # seconds; the runner waits 5 after an error, and 5 when it starts
+SAYS = "queue_job's runner connects to"
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Servers with a database that has queue_job."""
+    with running_deployment("bus,queue_job", others=unpacked(*QUEUE_JOB)) as own:
+        yield own
+
+
+@contextlib.contextmanager
+def jobs(whole, loaded: str, options: dict | None = None, section: dict | None = None, **more):
+    """A server that loads these modules, and somebody who makes jobs.
+
+    :param section: queue_job's own in odoo.conf
+    """
+    options = {"server_wide_modules": loaded, **(options or {})}
+    with whole.odoo(options=options, start=False, **more) as odoo:
+        if section:
+            lines = [f"{name} = {text}" for name, text in section.items()]
+            with odoo.conf.open("a") as conf:
+                conf.write("\n".join(["[queue_job]", *lines, ""]))
+        odoo.start()
+        with contextlib.closing(Sender(odoo)) as sender:
+            ready = f"queue job runner ready for db {odoo.database}"
+            wait_until(lambda: ready in odoo.log(), ready)
+            yield odoo, sender
+
+
+def done(whole, odoo, sender, seconds: float) -> bool:
+    """Make a job, and tell whether it is done within so many seconds."""
+    uuid = sender.delay()["uuid"]
+    query = "SELECT state FROM queue_job WHERE uuid = %s"
+    with contextlib.closing(whole.postgres.connect(odoo.database)) as connection:
+        cursor = connection.cursor()
+
+        def state():
+            cursor.execute(query, [uuid])
+            return cursor.fetchone()[0]
+
+        with contextlib.suppress(TimeoutError):
+            return wait_until(lambda: state() == "done", "the job is done", seconds)
+        assert state() == "pending"
+    return False
+
+
+def sessions(whole, odoo) -> list:
+    """Return backend and role of the runner's direct sessions with the server's database."""
+    query = (
+        "SELECT pid, usename FROM pg_stat_activity"
+        " WHERE datname = %s AND application_name LIKE '%%-jobrunner'"
+    )
+    return whole.postgres.execute(query, [odoo.database])
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_stock_jobs_stay_pending(whole, workers):
+    with jobs(whole, STOCK, addon=False, workers=workers) as (odoo, sender):
+        assert not any(done(whole, odoo, sender, 5) for _job in range(3))
+
+
+@pytest.mark.parametrize(("loaded", "workers"), [(AFTER, 0), pytest.param(BEFORE, 2, marks=pytest.mark.slow)]
+)
+def test_jobs_are_done_also_after_the_runner_has_lost_its_session(whole, loaded, workers):
+    whole.postgres.create_role("listener", "password-of-listener", "")
+    own = {"imdispatcher_db_user": "listener", "imdispatcher_db_password": "password-of-listener"}
+    options = {**whole.direct, **own}
+    with jobs(whole, loaded, options=options, workers=workers) as (odoo, sender):
+        place = f"{whole.straight.host}:{whole.straight.port}"
+        assert odoo.log().count(f"{SAYS} {place}, as imdispatcher_db_* say") == 1
+        assert done(whole, odoo, sender, 5)
+        for _kill in range(3):
+            ((backend, role),) = sessions(whole, odoo)
+            assert role == ROLE
+            whole.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
+            begin = time.monotonic()
+            assert done(whole, odoo, sender, LOST)
+            print(f"done {time.monotonic() - begin:.1f} s after its session was killed")
+        assert f"{SAYS} {place}, as imdispatcher_db_* say" in odoo.buscheck().stdout
+
+
+@pytest.mark.parametrize("place", ["environment", "odoo.conf"])
+def test_what_is_set_for_the_runner_counts(whole, place):
+    own = {"jobrunner_db_host": "localhost", "jobrunner_db_port": str(whole.straight.port)}
+    environ = {f"ODOO_QUEUE_JOB_{name.upper()}": text for name, text in own.items()}
+    more = {"environ": environ} if place == "environment" else {"section": own}
+    with jobs(whole, BEFORE, options=whole.direct, **more) as (odoo, sender):
+        line = f"{SAYS} localhost:{whole.straight.port}, as its own settings (jobrunner_db_*) say"
+        assert line in odoo.log()
+        assert done(whole, odoo, sender, 5)
+        assert not sessions(whole, odoo)
+        assert line in odoo.buscheck().stdout
+
+
+def test_where_it_is_not_loaded_server_wide_nothing_is_said_of_it(whole):
+    with whole.odoo(options=whole.direct) as odoo:
+        assert SAYS not in odoo.log()
+        assert "bus_alt_connection found no" not in odoo.log()
+        assert SAYS not in odoo.buscheck().stdout
+
+
+@pytest.mark.slow
+def test_a_lock_that_the_runner_left_on_a_pooled_connection(whole):
+    """Before the addon came; the guide says what to do."""
+    ready = "queue job runner ready for db"
+    with jobs(whole, STOCK, addon=False) as (odoo, sender):
+        odoo.stop()
+        text = odoo.conf.read_text().replace(f"= {STOCK}", f"= {BEFORE}")
+        lines = [f"{name} = {value}" for name, value in whole.direct.items()]
+        odoo.conf.write_text("\n".join([text, *lines, ""]))
+        before = odoo.log().count(ready)
+        odoo.start()
+        time.sleep(LOST)
+        assert odoo.log().count(ready) == before
+        whole.pgbouncer.admin("RECONNECT")
+        wait_until(lambda: odoo.log().count(ready) > before, ready)
+        assert done(whole, odoo, sender, 5)
