@@ -2,7 +2,8 @@
 
 All servers of a part run at once on one PostgreSQL, prefork, each with a database and a
 PgBouncer of its own, and are measured in turn. Without PART everything is measured, and
-benchmarks/results.md written. ``./run bench backups`` is apart: it is about pg_dump.
+benchmarks/results.md written. Some parts are apart, with options of their own: ``./run bench
+backups`` is about pg_dump, ``queue_job`` about an addon beside, ``fleet`` about many Odoo servers.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import sys
 from tests.stack.deployment import deployment
 from tests.stack.process import end_on_signals
 
-from . import backups, measures, outages, results
+from . import backups, fleet, measures, outages, queue_job, results
 from .rivals import rivals
 
 OF_TWO_WORKERS = ("notification", "crowds", "bursts", "killed", "cron")
 PARTS = (*OF_TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
+APART = {"backups": backups.main, "queue_job": queue_job.main, "fleet": fleet.main}
 
 
 def measure(parts: list[str], quick: bool):
@@ -60,8 +62,8 @@ def measure(parts: list[str], quick: bool):
 
 
 def main(arguments: list[str]):
-    if arguments[:1] == ["backups"]:
-        backups.main(arguments[1:])
+    if arguments and arguments[0] in APART:
+        APART[arguments[0]](arguments[1:])
         return
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of each: to try the benchmark")
@@ -69,7 +71,8 @@ def main(arguments: list[str]):
     options = parser.parse_args(arguments)
     for name in options.parts:
         if name not in PARTS:
-            parser.error(f"no part {name!r}; there are: {', '.join(PARTS)}, and alone: backups")
+            alone = ", ".join(APART)
+            parser.error(f"no part {name!r}; there are: {', '.join(PARTS)}; alone: {alone}")
     tables = {}
     where = ""
     for name, table in measure(options.parts or list(PARTS), options.quick):

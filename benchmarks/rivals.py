@@ -20,7 +20,8 @@ EXISTING = "odoo-addon-bus-alt-connection==19.0.1.0.0.2"
 class Rival:
     """One way to run Odoo.
 
-    ``hears`` and ``cron`` tell whether notifications and triggers arrive at all.
+    ``hears`` and ``cron`` tell whether notifications and triggers arrive at all, ``jobs`` whether
+    jobs of queue_job are done.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Rival:
     addon: str = ""  # the folder that holds it
     hears: bool = True
     cron: bool = True
+    jobs: bool = False
 
     def start(
         self,
@@ -38,10 +40,12 @@ class Rival:
         cron: int = 1,
         system: str = "",
         start: bool = True,
+        beside: str = "",
     ) -> Server:
         """Start a prefork server, behind a PgBouncer of its own, until ``stack`` ends.
 
         :param system: more parameters of PgBouncer for the system database
+        :param beside: an addon of the deployment's ``others`` to load server-wide
         """
         pooler = None
         path = whole.straight
@@ -59,6 +63,9 @@ class Rival:
             "ODOO_IMDISPATCHER_DB_HOST": whole.straight.host,
             "ODOO_IMDISPATCHER_DB_PORT": str(whole.straight.port),
         }
+        loaded = [series.SERVER_WIDE, *([beside] if beside else [])]
+        loaded += ["bus_alt_connection"] * bool(self.addon)
+        options = {"max_cron_threads": cron, "server_wide_modules": ",".join(loaded)}
         odoo = stack.enter_context(
             whole.odoo(
                 path,
@@ -67,7 +74,7 @@ class Rival:
                 addon=bool(self.addon),
                 addons_path=f"{series.ADDONS},{self.addon}" if self.addon else series.ADDONS,
                 environ=places if self.addon else {},
-                options={"max_cron_threads": cron, **(POOLED_OPTIONS if self.pooled else {})},
+                options={**options, **(POOLED_OPTIONS if self.pooled else {})},
             )
         )
         return Server(self, whole, odoo, pooler)
@@ -95,9 +102,9 @@ def existing_addon() -> str:
 def rivals() -> list[Rival]:
     sessions = {"postgres": "postgres pool_mode=session"}
     return [
-        Rival("stock, no pooler", pooled=False),
+        Rival("stock, no pooler", pooled=False, jobs=True),
         Rival("stock, PgBouncer", hears=False, cron=False),
         Rival("stock, session pool", aliases=sessions),
         Rival("existing addon", addon=existing_addon(), cron=False),
-        Rival("bus_alt_connection", addon=str(CHECKOUT)),
+        Rival("bus_alt_connection", addon=str(CHECKOUT), jobs=True),
     ]

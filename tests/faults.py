@@ -228,7 +228,8 @@ def scenario(place, odoo, fault, happening, begun, messages, job) -> dict:
 def idle(number: int, seconds: float) -> dict:
     """Return what listeners that hear nothing cost: probes, and seconds of CPU."""
     probes = []
-    with deployment() as whole, whole.odoo(start=False, options=whole.direct) as odoo:
+    room = {"max_connections": number + 80}
+    with deployment(options=room) as whole, whole.odoo(start=False, options=whole.direct) as odoo:
         fleet = subprocess.Popen(
             [odoo.python, "-m", "tests.stack.fleet", odoo.conf, str(number), str(seconds)],
             cwd=CHECKOUT,

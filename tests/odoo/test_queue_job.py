@@ -79,7 +79,8 @@ def test_stock_jobs_stay_pending(whole, workers):
         assert not any(done(whole, odoo, sender, 5) for _job in range(3))
 
 
-@pytest.mark.parametrize(("loaded", "workers"), [(AFTER, 0), pytest.param(BEFORE, 2, marks=pytest.mark.slow)]
+@pytest.mark.parametrize(
+    ("loaded", "workers"), [(AFTER, 0), pytest.param(BEFORE, 2, marks=pytest.mark.slow)]
 )
 def test_jobs_are_done_also_after_the_runner_has_lost_its_session(whole, loaded, workers):
     whole.postgres.create_role("listener", "password-of-listener", "")
