@@ -19,7 +19,7 @@ from typing import List, Mapping, Optional
 
 import odoo
 
-from . import catchup, jobrunner, loading, payload, ready
+from . import catchup, jobrunner, loading, pages, payload, ready
 from .inbox import Cursor, Inbox
 from .listener import Listener
 from .lookup import code, find, look_up, what_is_missing
@@ -67,12 +67,13 @@ def install(settings: Settings) -> None:
         _logger.error("%s", line)
     tools = functools.partial(_with_variables, variables=settings.tools)
     databases = functools.partial(_without, system=settings.database)
+    own_pages = {ready.PATH: functools.partial(ready.report, process)}
     replacements = {
         "connections": functools.partial(_connecting, process=process, found=found),
         "statements": functools.partial(_harmless, process=process),
         "module updates": functools.partial(loading.updating, loader=process.loader),
         "registry locks": functools.partial(loading.locking, loader=process.loader),
-        "requests": functools.partial(ready.answering, process=process, start_bus=start_bus),
+        "requests": functools.partial(pages.answering, pages=own_pages, start_bus=start_bus),
         "cron threads": _kept_alive,
         "databases": databases,
         "databases of cron": databases,

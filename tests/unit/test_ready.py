@@ -1,147 +1,48 @@
-"""The answer to GET /bus_alt_connection/ready, asked as a WSGI server asks."""
+"""What GET /bus_alt_connection/ready says of listeners in each state."""
 
 import json
-import logging
-import threading
 import time
 import types
-
-import pytest
 
 from bus_alt_connection import ready
 from bus_alt_connection.state import State
 from bus_alt_connection.times import Times
 
-PATH = "/bus_alt_connection/ready"
+
+def process(state=None, alive=True, astray=()):
+    listener = types.SimpleNamespace(state=state, is_alive=lambda: alive) if state else None
+    return types.SimpleNamespace(listener=listener, astray=set(astray))
 
 
-class Application:
-    """An application whose entry point has the answer before it."""
-
-    def __init__(self, start_bus=list, listener=None):
-        process = types.SimpleNamespace(listener=listener, astray=set())
-        self._entry = ready.answering(lambda *_request: [b"a page"], process, start_bus)
-        self.status, self.headers = "", {}
-
-    def ask(self, method="GET", path=PATH, query="") -> bytes:
-        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query}
-
-        def start_response(status, headers):
-            self.status, self.headers = status, dict(headers)
-
-        return b"".join(self._entry(self, environ, start_response))
+def listening(ago=1.0) -> State:
+    state = State(Times())
+    state.starting("imbus")
+    state.listening(time.monotonic() - ago, "10.0.0.5:5432, database postgres", 0.003)
+    return state
 
 
-@pytest.fixture(autouse=True)
-def _no_filter_is_left():
-    yield
-    for name in ready.ACCESS_LOGS:
-        logging.getLogger(name).filters.clear()
+def status(*args, **kwargs) -> str:
+    return ready.report(process(*args, **kwargs), ["imbus"]).status[:3]
 
 
-def test_head_has_the_headers_of_get_and_no_body():
-    application = Application()
-    body = application.ask()
-    headers = application.headers
-    assert application.status == "200 OK"
-    assert headers["Content-Length"] == str(len(body))
-    assert application.ask("HEAD") == b""
-    assert (application.status, application.headers) == ("200 OK", headers)
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
-def test_other_methods_are_refused(method):
-    application = Application()
-    assert application.ask(method) == b""
-    assert application.status.startswith("405 ")
-    assert application.headers["Allow"] == "GET, HEAD"
+def test_only_a_listener_that_is_there_and_hears_is_ready():
+    assert status(listening()) == "200"
+    assert status() == "503"
+    assert status(listening(), alive=False) == "503"
+    assert status(listening(), astray=["cron_trigger"]) == "503"
 
 
 def test_a_listener_that_proves_nothing_any_more():
     """It hangs: its state is the last that it knew."""
-    state = State(Times())
-    state.starting("imbus")
-    listener = types.SimpleNamespace(state=state, is_alive=lambda: True)
-    application = Application(lambda: ["imbus"], listener)
-    for ago, status in ((1, "200"), (ready.STUCK + 1, "503")):
-        state.listening(time.monotonic() - ago, "here", 0.0)
-        application.ask()
-        assert application.status.startswith(status)
+    assert status(listening(ready.STUCK - 1)) == "200"
+    assert status(listening(ready.STUCK + 1)) == "503"
 
 
-def test_other_pages_are_odoos():
-    assert Application().ask("POST", "/web/login") == b"a page"
-
-
-@pytest.mark.parametrize("query", ["", "verbose", "verbose=1&debug=1", "channel=imbus"])
-def test_strangers_learn_no_places_and_no_reasons(query):
-    state = State(Times())
-    state.starting("imbus")
-    state.listening(0.0, "10.0.0.5:5432, PostgreSQL 16.4, database postgres", 0.003)
-    state.deaf(1.0, "10.0.0.5:5432: password authentication failed")
-    listener = types.SimpleNamespace(state=state, is_alive=lambda: True)
-    said = json.loads(Application(listener=listener).ask(query=query))
-    assert said.keys() == {"ready", "listeners"}
-    (imbus,) = said["listeners"]
-    assert imbus.keys() == {"channel", "state", "proven_seconds_ago"}
-    assert (imbus["channel"], imbus["state"]) == ("imbus", "deaf")
-
-
-def test_an_error_while_the_bus_is_started_is_one_line_and_no_page_fails(caplog):
-    tried = []
-
-    def start_bus():
-        tried.append(True)
-        raise RuntimeError("can't start new thread")
-
-    application = Application(start_bus)
-    assert [application.ask(path="/web/login") for _time in range(3)] == [b"a page"] * 3
-    assert len(tried) == 1
-    (record,) = caplog.records
-    assert "can't start new thread" in record.getMessage()
-    assert b'"starting"' in application.ask(), "it does not say that it hears"
-    assert application.status.startswith("503 ")
-
-
-# as werkzeug 2 and later, werkzeug 0 and gevent, and Odoo after 19.0 log it
-LINES = {
-    "werkzeug": ('1.2.3.4 - - [date] "%s" %s %s\n', ["the request", "200", "-"]),
-    "longpolling": ('1.2.3.4 - - [date] "the request" 200 99 0.0', []),
-    "odoo.http.server": ("", []),
-}
-
-
-@pytest.mark.parametrize("name", LINES)
-def test_only_its_own_line_is_left_out_of_the_access_log(name, caplog):
-    caplog.set_level(logging.DEBUG)
-    text, args = LINES[name]
-    application, log = Application(), logging.getLogger(name)
-
-    def lines(*request) -> int:
-        """Ask, and return how many lines stay."""
-        caplog.clear()
-        application.ask(*request)
-        log.info(text, *args)
-        return len(caplog.records)
-
-    assert lines() == lines("HEAD") == 0
-    # the next in the same connection may be so broken that Odoo never sees it
-    log.info(text, *args)
-    assert len(caplog.records) == 1
-    assert lines("POST") == 1
-    assert lines("GET", "/web/login", f"a={PATH}") == 1
-    assert lines("GET", f"/x{PATH}") == 1
-    assert lines("GET", PATH, "a=what somebody wants to hide") == 1
-    assert lines("GET", PATH.upper()) == 1
-
-
-def test_what_other_threads_log_meanwhile_stays(caplog):
-    caplog.set_level(logging.INFO)
-    application, log = Application(), logging.getLogger("werkzeug")
-    application.ask()
-    thread = threading.Thread(target=log.info, args=["another request"])
-    thread.start()
-    thread.join()
-    log.error("not about the request")
-    log.info("the request")
-    assert [r.getMessage() for r in caplog.records] == ["another request", "not about the request"]
+def test_strangers_learn_no_places_and_no_reasons():
+    state = listening()
+    state.deaf(time.monotonic(), "10.0.0.5:5432: password authentication failed")
+    said = json.loads(ready.report(process(state), []).content)
+    (imbus,) = said.pop("listeners")
+    assert said == {"ready": False}
+    assert 0.9 < imbus.pop("proven_seconds_ago") < 2
+    assert imbus == {"channel": "imbus", "state": "deaf"}

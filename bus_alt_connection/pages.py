@@ -1,0 +1,96 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""The pages that the addon answers itself, for machines that ask often.
+
+Answered before Odoo looks for a session or a database, so that they work while PostgreSQL
+is down.
+"""
+
+import functools
+import logging
+import threading
+from typing import Callable, List, Mapping, NamedTuple
+
+_logger = logging.getLogger(__name__)
+
+# what writes a line for each request: werkzeug, gevent (odoo/service/server.py), and, after 19.0,
+# odoo/http/server.py
+ACCESS_LOGS = ("werkzeug", "longpolling", "odoo.http.server")
+
+NOT_STARTED = "imbus: the bus is not started yet, but with the first subscription: %r"
+
+
+class Answer(NamedTuple):
+    """What a page says now."""
+
+    status: str
+    kind: str  # its Content-Type
+    content: str
+
+
+class Quiet(threading.local):
+    """Keeps the line about a request that was answered here out of the access log.
+
+    The text of the line is not looked at: it holds what strangers send, in another form in each
+    log. But the thread or greenlet that answers a request writes its line next.
+    """
+
+    answered = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to write this line, as ``logging`` asks each filter."""
+        about_it = self.answered and record.levelno == logging.INFO
+        if about_it:
+            self.answered = False
+        return not about_it
+
+
+def answering(
+    stock,
+    pages: Mapping[str, Callable[[List[str]], Answer]],
+    start_bus: Callable[[], List[str]],
+):
+    """Return Odoo's WSGI entry point with these pages before it.
+
+    :param pages: by path; each is told the channels on which this process has to listen
+    :param start_bus: lets Odoo's dispatcher listen; returns the channels on which it will
+    """
+    quiet, lock = Quiet(), threading.Lock()
+    for name in ACCESS_LOGS:
+        logging.getLogger(name).addFilter(quiet)
+    expected = None
+
+    @functools.wraps(stock)
+    def entry(self, environ, start_response):
+        nonlocal expected
+        if expected is None:
+            # Odoo starts its dispatcher with the first subscription, but whoever asks wants to
+            # know before
+            with lock:
+                expected = _started(start_bus) if expected is None else expected
+        quiet.answered = False
+        page = pages.get(environ.get("PATH_INFO"))
+        if page is None:
+            return stock(self, environ, start_response)
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD"):
+            headers = [("Allow", "GET, HEAD"), ("Content-Length", "0")]
+            start_response("405 Method Not Allowed", headers)
+            return []
+        quiet.answered = not environ.get("QUERY_STRING")
+        answer = page(expected)
+        content = answer.content.encode()
+        headers = [("Content-Type", answer.kind), ("Content-Length", str(len(content)))]
+        headers.append(("Cache-Control", "no-store"))
+        start_response(answer.status, headers)
+        return [content] if method == "GET" else []
+
+    return entry
+
+
+def _started(start_bus: Callable[[], List[str]]) -> List[str]:
+    try:
+        return start_bus()
+    except Exception as error:
+        # the page that was asked for has nothing to do with it
+        _logger.error(NOT_STARTED, error)
+        return ["imbus"]
