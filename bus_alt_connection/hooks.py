@@ -19,7 +19,7 @@ from typing import List, Mapping, Optional
 
 import odoo
 
-from . import catchup, jobrunner, loading, pages, payload, ready
+from . import catchup, jobrunner, loading, metrics, pages, payload, ready
 from .inbox import Cursor, Inbox
 from .listener import Listener
 from .lookup import code, find, look_up, what_is_missing
@@ -68,6 +68,8 @@ def install(settings: Settings) -> None:
     tools = functools.partial(_with_variables, variables=settings.tools)
     databases = functools.partial(_without, system=settings.database)
     own_pages = {ready.PATH: functools.partial(ready.report, process)}
+    if settings.shows_metrics:
+        own_pages[metrics.PATH] = functools.partial(metrics.report, process)
     replacements = {
         "connections": functools.partial(_connecting, process=process, found=found),
         "statements": functools.partial(_harmless, process=process),

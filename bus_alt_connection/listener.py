@@ -13,6 +13,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from typing import Optional, Tuple
 
 import psycopg2
@@ -33,6 +34,8 @@ from .waker import LONG, Stopped, Waker
 _logger = logging.getLogger(__name__)
 
 TIMES = Times()
+# why a session, or an attempt to open one, failed; a deaf one hears nothing, though it is there
+LOST, REFUSED, NOT_THERE = "lost", "refused", "not_there"
 NOT_READABLE = "%s: ignored a notification that Odoo cannot read: it is not from Odoo"
 
 
@@ -49,7 +52,9 @@ class Listener(threading.Thread):
     def __init__(self, settings: Settings, inbox: Inbox, times: Times = TIMES):
         super().__init__(name="bus_alt_connection.listener", daemon=True)
         self.state = State(times)
-        self.heard = self.refused = 0  # notifications, and those that were kept from Odoo
+        self.heard: Counter = Counter()  # notifications, by channel
+        self.refused = 0  # those that were kept from Odoo
+        self.reconnects = dict.fromkeys((LOST, DEAF, REFUSED, NOT_THERE), 0)
         self.tls: Optional[str] = None  # the protocol of the session
         self._settings, self._times = settings, times
         self._retry, self._proof, self._catch_up = Retry(times), Proof(times), CatchUp()
@@ -102,6 +107,7 @@ class Listener(threading.Thread):
         except Exception as error:
             if not place or isinstance(error, Deaf):
                 self._turn += 1  # another address may be the primary
+            self.reconnects[_reason(error, place)] += 1
             return self._lost(error, place)
 
     def _lost(self, error: Exception, place: str) -> float:
@@ -165,7 +171,7 @@ class Listener(threading.Thread):
             refused = max(refused, inbox.deliver(payloads))
             if refused and not self.refused:
                 _logger.warning(NOT_READABLE, inbox.channel)
-        self.heard += sum(one.channel != CHANNEL for one in heard)
+        self.heard.update(one.channel for one in heard if one.channel != CHANNEL)
         self.refused += refused
 
     # --- proving and catching up, while listening and while deaf --------------------
@@ -212,3 +218,11 @@ class Listener(threading.Thread):
     def _next(self) -> float:
         """Return the time at which ``_tend`` has something to do again."""
         return min(self.state.reminder, self._proof.next(), self._catch_up.next())
+
+
+def _reason(error: Exception, place: str) -> str:
+    if isinstance(error, Deaf):
+        return DEAF
+    if place:
+        return LOST
+    return NOT_THERE if isinstance(error, NobodyThere) else REFUSED

@@ -8,7 +8,7 @@ from typing import Callable, Dict, Mapping, NamedTuple, Optional
 import psycopg2
 from psycopg2.extensions import libpq_version
 
-from .settings import DB, NAME, ODOO_USER, Value, read
+from .settings import DB, METRICS, NAME, ODOO_USER, Value, read
 
 NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
 
@@ -50,6 +50,11 @@ class Settings(NamedTuple):
     def names_postgresql(self) -> bool:
         """Whether anything is set that says where PostgreSQL is."""
         return any(option.startswith(DB) for option in self.given)
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether there is a page for Prometheus."""
+        return METRICS in self.given and self.given[METRICS].text.lower() == "true"
 
 
 def load(

@@ -22,6 +22,7 @@ PREFIX = "imdispatcher_"
 DB = PREFIX + "db_"
 NAME = DB + "name"
 ODOO_USER = PREFIX + "odoo_user"
+METRICS = PREFIX + "metrics"
 KEEP = PREFIX + "keep_notify"  # of version 1.0
 
 # what the table in docs/settings.rst says of each: what it is, where it is not set
@@ -33,6 +34,7 @@ MEANINGS = {
     DB + "sslmode": ("how the connection is encrypted, in libpq's words", "db_sslmode"),
     NAME: ("the system database: Odoo's LISTEN and NOTIFY happen there", "postgres"),
     ODOO_USER: ("Odoo's own role, if PostgreSQL knows db_user by another name", "db_user"),
+    METRICS: ("``True``: show metrics to Prometheus, and to whoever reaches the port", "False"),
 }
 
 # a socket folder, an abstract socket; a name or an address
@@ -147,6 +149,8 @@ def _checked(value: Value) -> Value:
         raise value.bad("1 to 65535; one, or one per host, separated by commas")
     if option == NAME and (text in ("template0", "template1") or "://" in text):
         raise value.bad("the name of a database that is not a template")
+    if option == METRICS and text.lower() not in ("true", "false"):
+        raise value.bad("True or False")
     if NUMBERS.fullmatch(keyword) and not re.fullmatch(r"[0-9]+", text):
         raise value.bad("a whole number")
     return value

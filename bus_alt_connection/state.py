@@ -39,6 +39,7 @@ class State:
         self.channels = ""  # on which it has to listen, as the log names them
         self.where = self.reason = ""  # the session; why notifications may not arrive
         self.proven: Optional[float] = None  # when something proved that they do
+        self.round_trip: Optional[float] = None  # of the last probe of its own, seconds
         self.reminder = NEVER  # when there is something to say again
         self._deaf_since: Optional[float] = None
         self._said = True  # there is a line about what is wrong
@@ -52,6 +53,7 @@ class State:
     def listening(self, now: float, where: str, round_trip: Optional[float]) -> None:
         """Notifications arrive; a probe of its own proved it within so many seconds."""
         self.where, self.proven = where, now
+        self.round_trip = self.round_trip if round_trip is None else round_trip
         if self.name == LISTENING:
             return
         text = "listening"

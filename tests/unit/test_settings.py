@@ -414,3 +414,17 @@ def test_a_setting_of_version_1_0_only_warns(text, caplog):
 def test_what_names_postgresql():
     assert load(imdispatcher_db_port="5432").names_postgresql
     assert not load().names_postgresql
+
+
+@pytest.mark.parametrize("text, shown", [("True", True), ("true", True), ("False", False)])
+def test_metrics_are_shown_where_somebody_says_so(text, shown):
+    assert not load().shows_metrics
+    assert load({"IMDISPATCHER_METRICS": text}).shows_metrics is shown
+    # up to 18.0 Odoo turns the word into a value
+    assert load(imdispatcher_metrics=text.title() == "True").shows_metrics is shown
+    assert not load(imdispatcher_metrics=text).names_postgresql
+
+
+def test_metrics_are_shown_or_not():
+    with pytest.raises(BadSetting, match="imdispatcher_metrics.*'9100'; allowed: True or False"):
+        load(imdispatcher_metrics="9100")

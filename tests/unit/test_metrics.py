@@ -1,0 +1,79 @@
+"""What GET /bus_alt_connection/metrics says, without a server."""
+
+import os
+import time
+import types
+from collections import Counter
+
+from bus_alt_connection import metrics
+from bus_alt_connection.state import State
+from bus_alt_connection.times import Times
+
+
+def report(listener=None, expected=("imbus",), waiting=0, failures=0) -> dict:
+    """Return the samples by name and labels."""
+    outbox = types.SimpleNamespace(waiting=waiting, failures=failures)
+    process = types.SimpleNamespace(listener=listener, astray=set(), outbox=outbox)
+    answer = metrics.report(process, expected)
+    assert (answer.status, answer.kind) == ("200 OK", "text/plain; version=0.0.4; charset=utf-8")
+    assert answer.content.endswith("\n")
+    lines = [line.rpartition(" ") for line in answer.content.splitlines() if line[0] != "#"]
+    return {name: float(value) for name, _blank, value in lines}
+
+
+def listener(**attributes):
+    state = State(Times())
+    state.starting("cron_trigger, imbus")
+    state.listening(time.monotonic() - 2, "10.0.0.5:5432", 0.004)
+    return types.SimpleNamespace(
+        state=state,
+        is_alive=lambda: True,
+        heard=Counter(imbus=7),
+        reconnects={"lost": 1, "deaf": 0},
+        **attributes,
+    )
+
+
+def test_each_channel_of_a_listener():
+    samples = report(listener())
+    for channel, heard in (("imbus", 7), ("cron_trigger", 0)):
+        assert samples[f'odoo_listener_up{{channel="{channel}"}}'] == 1
+        assert 2 <= samples[f'odoo_listener_proven_age_seconds{{channel="{channel}"}}'] < 3
+        assert samples[f'odoo_listener_probe_seconds{{channel="{channel}"}}'] == 0.004
+        assert samples[f'odoo_listener_notifications_total{{channel="{channel}"}}'] == heard
+        # one that never happened is there all the same: its first time has to be seen
+        for reason, number in (("lost", 1), ("deaf", 0)):
+            name = f'odoo_listener_reconnects_total{{channel="{channel}",reason="{reason}"}}'
+            assert samples[name] == number
+
+
+def test_a_deaf_one():
+    one = listener()
+    one.state.deaf(time.monotonic(), "10.0.0.5:5432: password authentication failed")
+    samples = report(one)
+    assert samples['odoo_listener_up{channel="imbus"}'] == 0
+    assert not any("password" in name for name in samples)
+
+
+def test_a_listener_that_is_not_there_yet_is_not_up():
+    samples = report()
+    names = {name.split("{")[0] for name in samples}
+    assert samples['odoo_listener_up{channel="imbus"}'] == 0
+    assert names == {"odoo_listener_up", "odoo_notify_pending", "odoo_notify_failures_total"}
+
+
+def test_a_process_without_a_listener_shows_what_it_sends():
+    assert report(expected=(), waiting=3, failures=2) == {
+        f'odoo_notify_pending{{pid="{os.getpid()}"}}': 3,
+        f'odoo_notify_failures_total{{pid="{os.getpid()}"}}': 2,
+    }
+
+
+def test_each_metric_has_a_line_of_help_and_its_type_before_its_samples():
+    outbox = types.SimpleNamespace(waiting=0, failures=0)
+    process = types.SimpleNamespace(listener=listener(), astray=set(), outbox=outbox)
+    lines = metrics.report(process, ["imbus"]).content.splitlines()
+    for name, (kind, meaning) in metrics.METRICS.items():
+        i = lines.index(f"# HELP {name} {meaning}")
+        assert lines[i + 1] == f"# TYPE {name} {kind}"
+        assert lines[i + 2].startswith(f"{name}{{")
