@@ -3,7 +3,8 @@
 All servers of a part run at once on one PostgreSQL, prefork, each with a database and a
 PgBouncer of its own, and are measured in turn. Without PART everything is measured, and
 benchmarks/results.md written. Some parts are apart, with options of their own: ``./run bench
-backups`` is about pg_dump, ``queue_job`` about an addon beside, ``fleet`` about many Odoo servers.
+backups`` is about pg_dump, ``queue_job`` about an addon beside, ``fleet`` about many Odoo servers,
+``dashboard`` about what Grafana shows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from tests.stack.deployment import deployment
 from tests.stack.process import end_on_signals
 
-from . import backups, fleet, measures, outages, queue_job, results
+from . import backups, dashboard, fleet, measures, outages, queue_job, results
 from .rivals import rivals
 
 OF_TWO_WORKERS = ("notification", "crowds", "bursts", "killed", "cron")
@@ -64,6 +65,9 @@ def measure(parts: list[str], quick: bool):
 def main(arguments: list[str]):
     if arguments and arguments[0] in APART:
         APART[arguments[0]](arguments[1:])
+        return
+    if arguments == ["dashboard"]:
+        dashboard.main()
         return
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of each: to try the benchmark")

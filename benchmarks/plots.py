@@ -1,4 +1,4 @@
-"""Draw ``results.json`` as SVG, for the README: ``./run bench`` calls this at its end."""
+"""Draw ``results.json`` and ``dashboard.json`` as SVG: ``./run bench`` calls this at its end."""
 
 from __future__ import annotations
 
@@ -47,6 +47,37 @@ def bars(axes, title: str, unit: str, figures: list, scale: float = 1.0):
     axes.set_title(title, loc="left")
 
 
+def timeline(axes, series: dict, end: float):
+    """Draw one bar per series, green where it is 1 and red where it is 0."""
+    for row, points in enumerate(series.values()):
+        for (at, value), (until, _next) in zip(points, [*points[1:], (end, 0)]):
+            axes.barh(row, until - at, left=at, height=0.6, color="#1e8449" if value else "#c0392b")
+    axes.set_yticks(range(len(series)), list(series))
+    axes.set_ylim(-1, len(series))
+
+
+def dashboard():
+    """Draw the four panels of monitoring/grafana.json as Grafana lays them out."""
+    kept = json.loads((FOLDER / "dashboard.json").read_text())
+    figure, axes = plt.subplots(2, 2, figsize=(13, 6.5), sharex=True)
+    for part, (title, series) in zip(axes.flat, kept["panels"].items()):
+        part.set_title(title, loc="left")
+        if part is axes[0][0]:
+            timeline(part, series, kept["end"])
+            continue
+        shown = {name: points for name, points in series.items() if any(v for _at, v in points)}
+        for number, (name, points) in enumerate(shown.items()):
+            # two channels of one listener have the same line
+            part.plot(*zip(*points), label=name, linestyle=(0, (6, 3 * number)))
+        part.legend(fontsize=8, loc="best")
+    axes[0][1].set(yscale="log", ylabel="s")
+    axes[1][0].set(ylabel="1/s", ylim=(0, None))
+    axes[1][1].set(ylabel="1/min", ylim=(0, None))
+    for part in axes[1]:
+        part.set_xlabel("seconds")
+    save(figure, "dashboard")
+
+
 def main():
     tables = json.loads((FOLDER / "results.json").read_text())
 
@@ -82,6 +113,8 @@ def main():
         bars(part, f"Pages per second, {title}", "/s", rates)
     axes[0].invert_yaxis()
     save(figure, "pages")
+
+    dashboard()
 
 
 if __name__ == "__main__":
