@@ -11,8 +11,8 @@ The parts, in the order of the story:
 * ``inbox``: what Odoo's own loops wait on; with ``payload``.
 * ``outbox``: what the NOTIFY of a commit is put into; with ``pooler``.
 * ``seams``, ``lookup``, ``hooks``: which functions of Odoo are concerned, and how they get all
-  this; with ``loading``, ``jobrunner``, and ``pages`` (``ready``, ``metrics``). Nothing above this
-  line imports Odoo.
+  this; with ``loading`` and ``jobrunner``. Nothing above this line imports Odoo.
+* ``pages``, ``ready``, ``metrics``: what machines are told that ask over HTTP.
 * ``check``, ``cli``: the command ``buscheck``.
 
 Load it server-wide (``--load=web,bus_alt_connection``); no database needs it installed.

@@ -426,5 +426,5 @@ def test_metrics_are_shown_where_somebody_says_so(text, shown):
 
 
 def test_metrics_are_shown_or_not():
-    with pytest.raises(BadSetting, match="imdispatcher_metrics.*'9100'; allowed: True or False"):
+    with pytest.raises(BadSetting, match=r"imdispatcher_metrics.*'9100'; allowed: True or False"):
         load(imdispatcher_metrics="9100")
