@@ -11,7 +11,8 @@ from .stack import series
 from .stack.client import BusClient
 from .stack.deployment import deployment
 from .stack.odoo import Sender
-from .stack.process import end_on_signals
+from .stack.people import LOGINS, introduce, way_to
+from .stack.process import end_on_signals, wait_until
 
 NOTIFICATIONS = 50
 SHOWN = 5
@@ -63,9 +64,43 @@ def row(name: str, took: list[float], where: str) -> str:
     return f"  {name:<24}{f'{len(took)} of {NOTIFICATIONS}':>11}{median:>11}   {where}"
 
 
+def kill_and_watch(whole, odoo):
+    """End the listener's backend, send a notification at once, and tell when it was shown."""
+    ((backend, _name, _port),) = whole.postgres.listeners()
+    sender = Sender(odoo)
+    try:
+        with BusClient(odoo, "demo") as client:
+            sender.send("demo", "before")
+            client.wait_for("before")
+            whole.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
+            begun = time.monotonic()
+            sender.send("demo", "after")
+            client.wait_for("after")
+            took = client.received[-1][1] - begun
+        wait_until(lambda: "back after" in odoo.log(), "the listener says so")
+    finally:
+        sender.close()
+    ((again, _name, _port),) = whole.postgres.listeners()
+    print(f"  killed: backend {backend}. A notification that was sent at once was shown {took:.2f} s")
+    print(f"  later; the listener is backend {again} now.\n", flush=True)
+
+
+def show_chat(whole, odoo, chat: int):
+    """Say how to see it in two browsers."""
+    ((backend, _name, _port),) = whole.postgres.listeners()
+    print("  Chat, in two windows, one of them private; each one's password is the login:")
+    for login in LOGINS:
+        print(f"    {login:<6} {way_to(odoo.url, chat)}")
+    print("  Kill the listener and write on; the next message is there all the same:")
+    print(f"    kill {backend}")
+    print(f"  Odoo: {odoo.url}   login: admin   password: admin")
+    print("  Ctrl-C stops and removes everything.", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(prog="./run demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the table")
+    parser.add_argument("--kill", action="store_true", help="then end the listener's session")
     arguments = parser.parse_args()
     end_on_signals()
 
@@ -85,15 +120,18 @@ def main():
         say("Odoo with bus_alt_connection, behind PgBouncer; odoo.conf has two more lines:")
         for name, value in whole.direct.items():
             print(f"    {name} = {value}")
-        with whole.odoo(options=whole.direct) as odoo:
+        with whole.odoo(options=whole.direct, start=False) as odoo:
+            chat = None if arguments.once else introduce(odoo)[0]
+            odoo.start()
             took = send_and_watch(odoo, show=True)
             rows.append(row("bus_alt_connection", took, where_it_listens(whole, odoo)))
             print("\n" + "\n".join(rows) + "\n", flush=True)
             if not lost or len(took) != NOTIFICATIONS:
                 sys.exit("run demo: this is not what the demo should show")
-            if not arguments.once:
-                print(f"  Odoo: {odoo.url}   login: admin   password: admin")
-                print("  Ctrl-C stops and removes everything.", flush=True)
+            if arguments.kill:
+                kill_and_watch(whole, odoo)
+            if chat:
+                show_chat(whole, odoo, chat)
                 while odoo.process.running():
                     time.sleep(0.5)
                 sys.exit(f"Odoo ended:\n{odoo.process.tail()}")

@@ -1,7 +1,6 @@
 """What people see: two of them in Discuss, in a real browser, prefork behind nginx."""
 
 import contextlib
-import json
 import time
 
 import pytest
@@ -15,26 +14,11 @@ if series.NUMBER != 19:
 
 from ..stack.browser import chromium
 from ..stack.nginx import Nginx
+from ..stack.people import introduce
 
 LIVE = 20.0  # seconds; most messages take a fraction of one
 AFTER_KILL = 20.0
 NEVER = 10.0
-
-PEOPLE = """
-import json
-users = env["res.users"].create([
-    {"name": name.capitalize(), "login": name, "password": name,
-     "group_ids": [(4, env.ref("base.group_user").id)]}
-    for name in ("alice", "bob")
-])
-alice, bob = users
-chat = env["discuss.channel"].with_user(alice)._get_or_create_chat([bob.partner_id.id])
-channel = env["discuss.channel"].with_user(alice)._create_channel("planning", group_id=None)
-channel._add_members(partners=bob.partner_id)
-env.cr.commit()
-print("conversations", json.dumps([chat.id, channel.id]))
-"""
-
 
 @pytest.fixture(scope="module")
 def whole():
@@ -50,9 +34,7 @@ def discuss(whole):
 
         def discuss(**options):
             odoo = stack.enter_context(whole.odoo(workers=2, start=False, **options))
-            done = odoo.run_command("shell", "--no-http", text=PEOPLE)
-            line = next(line for line in done.stdout.splitlines() if "conversations" in line)
-            conversations = json.loads(line.split("conversations ")[1])
+            conversations = introduce(odoo)
             odoo.start()
             nginx = Nginx(odoo.folder / "nginx", odoo).start()
             stack.callback(nginx.stop)

@@ -10,6 +10,7 @@ import time
 from playwright.sync_api import Page, sync_playwright
 
 from .odoo import CHECKOUT
+from .people import way_to
 
 SCREENSHOTS = CHECKOUT / "screenshots"
 
@@ -43,8 +44,7 @@ class Person:
 
     def open(self, url: str, conversation: int):
         """Log in and look at this ``discuss.channel``, until the bus is connected."""
-        target = f"/odoo/discuss%3Factive_id%3Ddiscuss.channel_{conversation}"
-        self.page.goto(f"{url}/web/login?redirect={target}", timeout=FIRST_PAGE)
+        self.page.goto(way_to(url, conversation), timeout=FIRST_PAGE)
         self.page.fill("input[name=login]", self.login)
         self.page.fill("input[name=password]", self.login)
         self.page.click("button[type=submit]")
