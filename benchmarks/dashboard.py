@@ -1,7 +1,7 @@
 """``./run bench dashboard``: what the dashboard shows while a listener is killed.
 
-A real Prometheus scrapes a threaded Odoo each second; what the panels of ``monitoring/grafana.json``
-ask for is kept in ``dashboard.json``, which ``plots.py`` draws.
+A real Prometheus scrapes a threaded Odoo each second. What the panels of
+``monitoring/grafana.json`` ask for is kept in ``dashboard.json``, which ``plots.py`` draws.
 """
 
 from __future__ import annotations

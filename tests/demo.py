@@ -81,8 +81,11 @@ def kill_and_watch(whole, odoo):
     finally:
         sender.close()
     ((again, _name, _port),) = whole.postgres.listeners()
-    print(f"  killed: backend {backend}. A notification that was sent at once was shown {took:.2f} s")
-    print(f"  later; the listener is backend {again} now.\n", flush=True)
+    print(f"  killed the listener, backend {backend}, and sent a notification at once:")
+    print(
+        f"    at the websocket {took:.2f} s later; the listener is backend {again} now\n",
+        flush=True,
+    )
 
 
 def show_chat(whole, odoo, chat: int):

@@ -20,6 +20,7 @@ LIVE = 20.0  # seconds; most messages take a fraction of one
 AFTER_KILL = 20.0
 NEVER = 10.0
 
+
 @pytest.fixture(scope="module")
 def whole():
     with running_deployment("mail") as whole:
