@@ -95,18 +95,18 @@ class Listener(threading.Thread):
         """Listen until that fails, and return when the next attempt is due."""
         self._retry.began(time.monotonic())
         self.state.starting(", ".join(self._wanted()))
-        direct, place = self._settings.direct, ""
+        direct, place, number = self._settings.direct, "", 0
         timeout = float(direct["connect_timeout"]) or LONG  # as libpq has it: 0 is no limit
         try:
             self._tend()
             with Direct(direct, self._waker, timeout, self._turn, self._tend) as session:
-                place, self.tls = session.place, session.tls
+                place, number, self.tls = session.place, session.number, session.tls
                 self._listen(session)
         except Stopped:
             raise
         except Exception as error:
             if not place or isinstance(error, Deaf):
-                self._turn += 1  # another address may be the primary
+                self._turn += number + 1  # the address after that one may be the primary
             self.reconnects[_reason(error, place)] += 1
             return self._lost(error, place)
 

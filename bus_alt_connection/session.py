@@ -6,9 +6,11 @@ keep its ``connect_timeout`` ("34.1. Database Connection Control Functions" of t
 documentation, ``PQconnectPoll``). Its asynchronous ones leave the waiting to us.
 """
 
+import contextlib
 import os
 import re
 import selectors
+import socket
 import time
 from typing import Callable, Mapping, NamedTuple, Optional
 
@@ -64,6 +66,7 @@ class Session:
         try:
             self.connection = psycopg2.connect(async_=True, **wanted)
             self._finish()
+            self.number = self._number(wanted)
             info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
             if info:
                 host = f"[{info.host}]" if ":" in info.host else info.host
@@ -79,6 +82,19 @@ class Session:
             self.close()
             raise
         self._meanwhile = bool
+
+    def _number(self, wanted: Mapping[str, str]) -> int:
+        """Return which of the addresses was reached, counted from 0 in their order."""
+        addresses, ports = (wanted.get(key, "").split(",") for key in ("hostaddr", "port"))
+        peer = None
+        fileno = self.connection.fileno()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fileno)) as one:
+            peer = one.getpeername()
+        if isinstance(peer, tuple):  # else a socket in the file system
+            for number, address in enumerate(addresses):
+                if address == peer[0] and ports[number % len(ports)] == str(peer[1]):
+                    return number
+        return 0
 
     def meet(self) -> None:
         """Learn who is at the other end."""

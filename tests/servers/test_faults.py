@@ -335,6 +335,21 @@ def test_another_server_is_found_out(servers, other_server, listen):
     site.delivers()
 
 
+@pytest.mark.parametrize("old_first", [True, False], ids=["old, new", "new, old"])
+def test_an_old_primary_that_stays_is_left_at_once(own_servers, other_server, listen, old_first):
+    """Both take whoever comes; going back to the old one would cost another unheard probe."""
+    hosts = both(own_servers, other_server, not old_first)
+    other_server.stop()
+    site = listen(own_servers, settings_of(own_servers, **hosts))
+    site.wait_for("listening")
+    other_server.start()
+    other_server.create_role(own_servers.straight.user, own_servers.password)
+    own_servers.pgbouncer.move_to(other_server, lambda: None)
+    site.wait_for("deaf")
+    site.wait_for("listening", QUICK.heard_within)
+    assert f":{other_server.port}," in site.state.where
+
+
 def test_another_database_is_found_out(servers, listen):
     servers.postgres.execute("CREATE DATABASE elsewhere")
     pooler = PgBouncer(
