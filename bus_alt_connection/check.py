@@ -44,7 +44,11 @@ ADVICE = {
 
 LENDS = "is a pooler that lends server connections: a LISTEN does not survive there"
 KEEPS = "is a pooler that keeps sessions: a LISTEN survives there, this addon is not needed"
-ITSELF = "is PostgreSQL itself: a LISTEN survives there, this addon is not needed"
+# a pooler that passes on PostgreSQL's own backend ids cannot be told from it: pgpool, pgagroal
+ITSELF = (
+    "is PostgreSQL itself, or a pooler that keeps sessions: a LISTEN survives there, this addon is"
+    " not needed"
+)
 
 ROOM = """
     SELECT current_setting('max_connections')::int

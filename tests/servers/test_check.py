@@ -194,7 +194,7 @@ CASES = [
     (all_well, True, "a NOTIFY on the pooled connection was heard at 127.0.0.1:"),
     (all_well, True, r"127.0.0.1:\d+ is a pooler that lends server connections"),
     (session_pool, True, "is a pooler that keeps sessions"),
-    (not_needed, True, "is PostgreSQL itself: a LISTEN survives there"),
+    (not_needed, True, "is PostgreSQL itself, or a pooler that keeps sessions"),
     (certificate, True, r"TLSv1\.[23] \(sslmode=verify-full\)"),
     (odoos_role_may_not_connect, True, "• module updates and backups will fail: .*failed for user"),
     (password_file, True, "a NOTIFY on the pooled connection was heard"),
