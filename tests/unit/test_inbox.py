@@ -30,6 +30,14 @@ def test_a_delivery_wakes_and_is_found_once(inbox):
     assert select.select([inbox], [], [], 0)[0] == []
 
 
+def test_what_a_loop_did_not_take_does_not_pile_up(inbox):
+    """The cron loops of 15.0 to 18.0 only look whether they are woken."""
+    for payload in ("a", "b"):
+        inbox.deliver([payload])
+        inbox.poll()
+    assert [one.payload for one in inbox.notifies] == ["b"]
+
+
 def test_what_is_kept_from_odoo_does_not_wake_it(inbox):
     inbox.deliver(["bad"])
     assert select.select([inbox], [], [], 0)[0] == []
