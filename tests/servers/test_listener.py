@@ -72,11 +72,12 @@ def test_it_ends_with_its_last_inbox(servers, listen):
     assert site.listener.add(Loop(site.table).inbox) is False
 
 
-def test_each_reason_to_connect_again_is_counted(servers, listen):
-    lost = listen(servers)
+def test_each_reason_to_connect_again_is_counted(own_servers, listen):
+    # PgBouncer gives its connections the listener's name: nobody else's may be left with it
+    lost = listen(own_servers)
     lost.wait_for("listening")
-    ((backend, _name, _port),) = servers.postgres.listeners()
-    servers.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
+    ((backend, _name, _port),) = own_servers.postgres.listeners()
+    own_servers.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
     wait_until(lambda: lost.listener.reconnects["lost"] == 1, "lost")
     lost.wait_for("listening")
     assert sum(lost.listener.reconnects.values()) == 1
@@ -84,9 +85,9 @@ def test_each_reason_to_connect_again_is_counted(servers, listen):
     for reason, settings in {
         "not_there": {"imdispatcher_db_port": 1},
         "refused": {"imdispatcher_db_password": "another"},
-        "deaf": {"imdispatcher_db_port": servers.pooled.port},
+        "deaf": {"imdispatcher_db_port": own_servers.pooled.port},
     }.items():
-        site = listen(servers, settings_of(servers, **settings))
+        site = listen(own_servers, settings_of(own_servers, **settings))
         counted = site.listener.reconnects
         wait_until(lambda counted=counted, reason=reason: counted[reason] >= 2, reason)
         assert sum(counted.values()) == counted[reason]
