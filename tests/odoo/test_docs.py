@@ -31,7 +31,7 @@ from ..stack.guide import (
 )
 from ..stack.odoo import odoo_environ
 from ..stack.pgbouncer import PgBouncer
-from ..stack.postgres import server_environ
+from ..stack.postgres import SERVERS, server_environ
 from ..stack.process import accepts, wait_until
 from ..stack.relay import Relay
 
@@ -39,6 +39,8 @@ if series.NUMBER != 19:
     pytest.skip("the documentation is tried with Odoo 19.0", allow_module_level=True)
 
 DOCUMENTS = [*PAGES, CHECKOUT / "CONTRIBUTING.rst", CHECKOUT / "SECURITY.rst"]
+
+ODOO_FAULTS = "tests/odoo/test_odoo_faults.py"
 
 # command lines, and where each is run as it stands or nearly so; "" where it needs systemd or a
 # cluster to run
@@ -71,6 +73,32 @@ COMMANDS = {
     ),
     "ODOO_RC=/etc/odoo/odoo.conf odoo-bin buscheck": "tests/odoo/test_packaging.py",
     "curl http://127.0.0.1:8072/bus_alt_connection/ready": "tests/odoo/test_ready.py",
+    "odoo-bin --addons-path=/path/to/odoo/addons,/opt/addons buscheck -c /etc/odoo/odoo.conf": (
+        "tests/odoo/test_buscheck.py"
+    ),
+    "grep -n imdispatcher /etc/odoo/odoo.conf": "tests/odoo/test_docs.py",
+    "grep -n -e imdispatcher_db_dsn -e imdispatcher_keep_notify /etc/odoo/odoo.conf": (
+        "tests/odoo/test_docs.py"
+    ),
+    "grep -n pool_mode=session /etc/pgbouncer/pgbouncer.ini": "tests/odoo/test_docs.py",
+    "env | grep IMDISPATCHER": "tests/odoo/test_docs.py",
+    "pip list | grep -i bus.alt.connection": "tests/odoo/test_packaging.py",
+    'psql -h 127.0.0.1 -p 6432 -U pgbouncer -c "SHOW POOLS" pgbouncer': "tests/odoo/test_docs.py",
+    "psql -h 127.0.0.1 -p 6432 -U pgbouncer -c RELOAD pgbouncer": "tests/odoo/test_docs.py",
+    "./run test tests/odoo/test_faults.py -k stock_straight": "tests/odoo/test_faults.py",
+    "./run bench killed": "benchmarks/__main__.py",
+    "./run test --all --series 19.0 tests/odoo/test_odoo_faults.py -k failed_notify": ODOO_FAULTS,
+    "./run test --all --series 19.0 tests/odoo/test_odoo_faults.py -k cron_thread": ODOO_FAULTS,
+    "./run test --all --series 19.0 tests/odoo/test_odoo_faults.py -k standby": ODOO_FAULTS,
+    "PYTHON=python3.12 ./run test --all --odoo /path/to/odoo tests/odoo/test_odoo_faults.py": (
+        ODOO_FAULTS
+    ),
+    "./run test tests/odoo/test_outbox.py -k stock": "tests/odoo/test_outbox.py",
+    './run test tests/odoo/test_loading.py -k "lock_timeout and stock"': (
+        "tests/odoo/test_loading.py"
+    ),
+    './run test tests/odoo/test_loading.py -k "locks and stock"': "tests/odoo/test_loading.py",
+    './run test tests/odoo/test_loading.py -k "locks and straight"': "tests/odoo/test_loading.py",
     "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
         "tests/odoo/test_database_manager.py"
     ),
@@ -365,6 +393,34 @@ def test_the_author_tells_which_addon_it_is():
     said = subprocess.run(here, shell=True, capture_output=True, text=True, check=True).stdout
     author = "bus_alt_connection contributors"
     assert author in said and f"``{author}``" in (CHECKOUT / "docs" / "guide.rst").read_text()
+
+
+# what each of these has to show, of the files and the environment below
+LOOKS = {
+    "grep -n imdispatcher /etc/odoo/odoo.conf": "imdispatcher_db_dsn",
+    "grep -n -e imdispatcher_db_dsn -e imdispatcher_keep_notify /etc/odoo/odoo.conf": "_db_dsn",
+    "grep -n pool_mode=session /etc/pgbouncer/pgbouncer.ini": "postgres = ",
+    "env | grep IMDISPATCHER": "IMDISPATCHER_DB_HOST",
+    'psql -h 127.0.0.1 -p 6432 -U pgbouncer -c "SHOW POOLS" pgbouncer': "cl_waiting",
+    "psql -h 127.0.0.1 -p 6432 -U pgbouncer -c RELOAD pgbouncer": "RELOAD",
+}
+
+
+@pytest.mark.parametrize("command", LOOKS)
+def test_where_one_looks_before_a_change(command, deployment, tmp_path):
+    assert command in (CHECKOUT / "docs" / "coming-from.rst").read_text(encoding="utf-8")
+    (tmp_path / "odoo.conf").write_text("imdispatcher_db_dsn = sslmode=require\n")
+    (tmp_path / "pgbouncer.ini").write_text("postgres = host=a port=5432 pool_mode=session\n")
+    here = command.replace("6432", str(deployment.pgbouncer.port))
+    for folder in ("/etc/odoo", "/etc/pgbouncer"):
+        here = here.replace(folder, str(tmp_path))
+    environ = {
+        "PATH": f"{SERVERS / 'tools'}:{os.environ['PATH']}",
+        "PGPASSWORD": deployment.pgbouncer.admin_password,
+        "IMDISPATCHER_DB_HOST": "postgres.example.com",
+    }
+    said = subprocess.run(here, shell=True, env=environ, capture_output=True, text=True, timeout=60)
+    assert LOOKS[command] in said.stdout, said
 
 
 def test_what_is_made_is_as_it_would_be_made():

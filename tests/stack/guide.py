@@ -12,7 +12,8 @@ import docutils.core
 import docutils.nodes
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").glob("*.rst"))]
+FRONT = CHECKOUT / "docs" / "index.rst"  # Sphinx's own: nothing but its table of contents
+PAGES = [CHECKOUT / "README.rst", *sorted({*(CHECKOUT / "docs").glob("*.rst")} - {FRONT})]
 
 
 class Block(typing.NamedTuple):
