@@ -8,14 +8,15 @@ import secrets
 import shutil
 
 from .odoo import DATABASE, ROLE, Odoo, Path, prepared
-from .pgbouncer import PgBouncer
+from .poolers import pooler
 from .postgres import Postgres
 from .process import run_folder
 
 
 class Servers:
-    """One PostgreSQL, one PgBouncer in transaction mode, and a role for Odoo.
+    """One PostgreSQL, one pooler, and a role for Odoo.
 
+    The pooler is PgBouncer in transaction mode, unless ``./run test --pooler`` names another one.
     ``pooled`` and ``straight`` are the two ways to the server.
     """
 
@@ -25,7 +26,7 @@ class Servers:
         self.folder = folder
         self.password = secrets.token_hex(16)
         self.postgres = Postgres(folder / "postgres", data, wire=wire, options=options)
-        self.pgbouncer = PgBouncer(
+        self.pgbouncer = pooler(
             folder / "pgbouncer",
             self.postgres,
             {"ODOO_DB_PASSWORD": self.password, "PGBOUNCER_ADMIN_PASSWORD": secrets.token_hex(16)},

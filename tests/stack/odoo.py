@@ -17,7 +17,7 @@ import psutil
 import requests
 
 from . import series
-from .postgres import BIN, SERVERS, Postgres
+from .postgres import BIN, POSTGRESQL, Postgres
 from .process import CACHE, Process, accepts, die_with_parent, free_port, run_folder
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
@@ -147,7 +147,7 @@ class Odoo:
             "db_user": db.user,
             "db_password": db.password,
             **({"db_name": database} if named else {"dbfilter": f"^{database}$"}),
-            "pg_path": SERVERS / "tools",
+            "pg_path": POSTGRESQL / "tools",
             "http_interface": "127.0.0.1",
             "http_port": self.port,
             series.GEVENT_PORT: self.gevent_port,

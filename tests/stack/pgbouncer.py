@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import subprocess
 from collections.abc import Callable
 
 import psycopg2
 
 from .postgres import SERVERS, Postgres, server_environ
 from .process import Process, accepts, free_port, give_to_servers, unprivileged
+
+# of the machine's Debian, or of the suite sid: ./run test --pooler pgbouncer-sid
+NEWEST = os.environ.get("BUS_ALT_POOLER") == "pgbouncer-sid"
+PROGRAM = pathlib.Path(os.environ["BUS_ALT_SID"] if NEWEST else SERVERS) / "usr/sbin/pgbouncer"
 
 SHIPPED = pathlib.Path(__file__).resolve().parents[2] / "pgbouncer"
 
@@ -25,6 +31,19 @@ unix_socket_dir =
 [databases]
 {aliases}* = {server}
 """
+
+
+def version(program: pathlib.Path) -> str:
+    """Return name and version, as the first two words that the program says of itself."""
+    said = subprocess.run(
+        [str(program), "--version"],
+        env=server_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    name, *words = said.stdout.split()
+    return f"{name} {next(word for word in words if word[0].isdigit())}"
 
 
 class PgBouncer:
@@ -81,7 +100,7 @@ class PgBouncer:
 
     def start(self):
         self.process.start(
-            [SERVERS / "usr/sbin/pgbouncer", self.folder / "local.ini"],
+            [PROGRAM, self.folder / "local.ini"],
             env=server_environ(),
             cwd=self.folder,
             **unprivileged(),
@@ -135,6 +154,10 @@ class PgBouncer:
         with contextlib.suppress(psycopg2.Error):
             self.admin(f'KILL "{database}"')
             self.admin(f'RESUME "{database}"')
+
+    def version(self) -> str:
+        """Return the program's name and version."""
+        return version(PROGRAM)
 
     def pool_mode(self) -> str:
         """Return the ``pool_mode`` that counts."""

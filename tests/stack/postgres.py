@@ -15,10 +15,13 @@ from .process import Process, free_port, give_to_servers, unprivileged
 
 SERVERS = pathlib.Path(os.environ["BUS_ALT_SERVERS"])
 
+# the same, or what ./run test --postgresql names
+POSTGRESQL = pathlib.Path(os.environ.get("BUS_ALT_POSTGRESQL", SERVERS))
+
 # the address of a server at the other end of a ``Wire``
 THERE = "10.73.0.2"
 
-BIN = max(SERVERS.glob("usr/lib/postgresql/*/bin"))
+BIN = max(POSTGRESQL.glob("usr/lib/postgresql/*/bin"))
 
 # fsync is about power cuts, and none of the tests has one
 CONFIGURATION = """
