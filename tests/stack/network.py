@@ -1,15 +1,17 @@
-"""A network of the suite's own: a namespace for the program, one more for PostgreSQL.
+"""A network of the suite's own: a namespace for the program, more for servers.
 
-Packets between the two can be dropped, as by a cut cable; nothing else on the machine is
+Packets between two of them can be dropped, as by a cut cable; nothing else on the machine is
 touched.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterable
 
 from .postgres import SERVERS, THERE, server_environ
 from .process import Process, wait_until
@@ -29,8 +31,20 @@ def _ip_program() -> pathlib.Path:
     return next(path for path in found if path.is_file() and not path.is_symlink())
 
 
-def ip(*args):
-    subprocess.run([_ip_program(), *map(str, args)], env=server_environ(), check=True)
+def ip(*args, inside: tuple = ()) -> str:
+    """Run ``ip`` and return what it prints.
+
+    :param inside: words that lead into another namespace
+    """
+    words = [*inside, _ip_program(), *map(str, args)]
+    environ = server_environ()
+    return subprocess.run(words, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def lead_to(address: str, link_address: str, device: str, inside: tuple = ()):
+    """Send what is for ``address`` to this link address, whoever has it."""
+    where = ("lladdr", link_address, "dev", device, "nud", "permanent")
+    ip("neigh", "replace", address, *where, inside=inside)
 
 
 def enter_own_network(module: str):
@@ -57,60 +71,114 @@ def enter_own_network(module: str):
     os.execvp(unshare[0], [*unshare, sys.executable, "-m", module, *sys.argv[1:]])
 
 
-class Wire:
-    """A cable from this namespace to another one, in which PostgreSQL runs."""
+class Namespace:
+    """A network namespace beside this one, as of another machine."""
 
     def __init__(self, log: pathlib.Path):
         # the namespace lives as long as a process in it
         self._holder = Process(log)
         self._holder.start(["unshare", "--net", "sleep", "infinity"])
+        self.pid = self._holder.pid
         here = os.readlink("/proc/self/ns/net")
-        wait_until(lambda: os.readlink(f"/proc/{self._holder.pid}/ns/net") != here, "namespace")
-        ip("link", "add", "here", "type", "veth", "peer", "name", "there")
-        ip("link", "set", "there", "netns", self._holder.pid)
-        ip("addr", "add", f"{HERE}/24", "dev", "here")
-        ip("link", "set", "here", "up")
-        self._there("addr", "add", f"{THERE}/24", "dev", "there")
-        self._there("link", "set", "there", "up")
-        self._there("link", "set", "lo", "up")
-        self._addresses = {side: self._address(side) for side in ("here", "there")}
-        self.plug()
+        wait_until(lambda: os.readlink(f"/proc/{self.pid}/ns/net") != here, "namespace")
+        self.words = ("nsenter", f"--net=/proc/{self.pid}/ns/net")
+        ip("link", "set", "lo", "up", inside=self.words)
 
-    def enter(self) -> list:
-        """Words that run a command there, as the user that ``unprivileged`` names."""
-        words = ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net"]
+    def enter(self, *options: str) -> list:
+        """Words that run a command there, as the user that ``unprivileged`` names.
+
+        :param options: more for ``setpriv``, where it is root who asks
+        """
+        words = list(self.words)
         if os.getuid() == 0:
             words += ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-            words += ["--pdeathsig=TERM"]
+            words += ["--pdeathsig=TERM", *options]
         return words
+
+    def remove(self):
+        self._holder.stop()
+
+
+class Wire:
+    """A cable from this namespace to another one, in which PostgreSQL runs."""
+
+    def __init__(self, log: pathlib.Path):
+        self._far = Namespace(log)
+        self.enter = self._far.enter
+        words = self._far.words
+        ip("link", "add", "here", "type", "veth", "peer", "name", "there")
+        ip("link", "set", "there", "netns", self._far.pid)
+        ip("addr", "add", f"{HERE}/24", "dev", "here")
+        ip("link", "set", "here", "up")
+        ip("addr", "add", f"{THERE}/24", "dev", "there", inside=words)
+        ip("link", "set", "there", "up", inside=words)
+        shown = ip("-o", "link", "show", "here"), ip("-o", "link", "show", "there", inside=words)
+        self._addresses = [text.split("link/ether ")[1].split()[0] for text in shown]
+        self.plug()
 
     def cut(self):
         """Drop every packet, both ways and silently: send them to an address that nobody has."""
-        ip("neigh", "replace", THERE, "lladdr", NOBODY, "dev", "here", "nud", "permanent")
-        self._there("neigh", "replace", HERE, "lladdr", NOBODY, "dev", "there", "nud", "permanent")
+        self._lead(NOBODY, NOBODY)
 
     def plug(self):
         """Undo ``cut``."""
-        near, far = self._addresses["here"], self._addresses["there"]
-        ip("neigh", "replace", THERE, "lladdr", far, "dev", "here", "nud", "permanent")
-        self._there("neigh", "replace", HERE, "lladdr", near, "dev", "there", "nud", "permanent")
+        self._lead(*self._addresses)
+
+    def _lead(self, near: str, far: str):
+        lead_to(THERE, far, "here")
+        lead_to(HERE, near, "there", inside=self._far.words)
 
     def remove(self):
         ip("link", "del", "here")
-        self._holder.stop()
+        self._far.remove()
 
-    def _there(self, *args):
-        subprocess.run(
-            ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", _ip_program(), *map(str, args)],
-            env=server_environ(),
-            check=True,
-        )
 
-    def _address(self, side: str) -> str:
-        words = [_ip_program(), "-o", "link", "show", side]
-        if side == "there":
-            words = ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", *words]
-        done = subprocess.run(
-            words, env=server_environ(), check=True, capture_output=True, text=True
-        )
-        return done.stdout.split("link/ether ")[1].split()[0]
+class Lan:
+    """A switch with machines at it: this namespace, and so many others.
+
+    :param folder: for logs
+    :param number: of other machines
+    """
+
+    def __init__(self, folder: pathlib.Path, number: int):
+        self.addresses = [HERE, *(f"10.73.0.{10 + i}" for i in range(1, number + 1))]
+        self.machines = [Namespace(folder / f"machine{i}.log") for i in range(1, number + 1)]
+        self._words = [(), *(machine.words for machine in self.machines)]
+        ip("link", "add", "lan0", "type", "bridge")
+        ip("link", "set", "lan0", "address", self._link_address(0), "up")
+        ip("addr", "add", f"{HERE}/24", "dev", "lan0")
+        for i, machine in enumerate(self.machines, start=1):
+            inside = machine.words
+            ip("link", "add", f"port{i}", "type", "veth", "peer", "name", f"lan{i}")
+            ip("link", "set", f"port{i}", "master", "lan0", "up")
+            ip("link", "set", f"lan{i}", "netns", machine.pid)
+            ip("link", "set", f"lan{i}", "address", self._link_address(i), "up", inside=inside)
+            ip("addr", "add", f"{self.addresses[i]}/24", "dev", f"lan{i}", inside=inside)
+        self.plug()
+
+    @staticmethod
+    def _link_address(i: int) -> str:
+        return f"02:00:00:00:01:{i:02x}"
+
+    def cut(self, one: int, others: Iterable[int]):
+        """Drop every packet between a machine and others, both ways and silently.
+
+        :param one: counted from 1
+        :param others: likewise; 0 is this namespace
+        """
+        for other in others:
+            self._lead(one, other, NOBODY)
+            self._lead(other, one, NOBODY)
+
+    def plug(self):
+        """Undo ``cut``."""
+        for one, other in itertools.permutations(range(len(self.addresses)), 2):
+            self._lead(one, other, self._link_address(other))
+
+    def _lead(self, one: int, other: int, link_address: str):
+        lead_to(self.addresses[other], link_address, f"lan{one}", inside=self._words[one])
+
+    def remove(self):
+        ip("link", "del", "lan0")
+        for machine in self.machines:
+            machine.remove()
