@@ -45,10 +45,14 @@ BEAT = 4
 
 
 class Messages:
-    """Sends a message every 100 ms; ``committed`` tells what was committed, and when."""
+    """Sends a message every 100 ms; ``committed`` tells what was committed, and when.
 
-    def __init__(self, odoo: Odoo):
+    :param name: what all of them begin with
+    """
+
+    def __init__(self, odoo: Odoo, name: str = "message "):
         self.committed: dict[str, float] = {}
+        self._name = name
         self._sender = Sender(odoo)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._send)
@@ -57,7 +61,7 @@ class Messages:
         number = 0
         while not self._stop.wait(0.1):
             number += 1
-            self.send(f"message {number}")
+            self.send(f"{self._name}{number}")
 
     def send(self, text: str):
         with contextlib.suppress(NotCommitted):
@@ -76,28 +80,37 @@ class Messages:
 
 
 class Job:
-    """Triggers a cron job, as soon as that can be committed, and notes when it starts."""
+    """Triggers a cron job, as soon as that can be committed, and notes when it starts.
+
+    :param others: more servers on the same database, where it may start as well
+    """
 
     started = None
 
-    def __init__(self, odoo: Odoo):
-        self._odoo = odoo
+    def __init__(self, odoo: Odoo, *others: Odoo):
+        self._servers = (odoo, *others)
         self._sender = Sender(odoo)
         self._thread = None
 
-    def start(self, name: str):
-        self._thread = threading.Thread(target=self._start, args=[name])
+    def start(self, name: str, after: threading.Event | None = None):
+        """Do so in a thread, after this event."""
+        self._thread = threading.Thread(target=self._start, args=[name, after])
         self._thread.start()
 
-    def _start(self, name: str):
+    def _start(self, name: str, after: threading.Event | None):
+        if after:
+            after.wait(75)
         committed = False
         while not committed:
             with contextlib.suppress(NotCommitted):
                 self._sender.trigger(name)
                 committed = True
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: series.job_starts(self._odoo.log(), name), name, 75)
+            wait_until(lambda: self._starts(name), name, 75)
             self.started = time.monotonic()
+
+    def _starts(self, name: str) -> bool:
+        return any(series.job_starts(odoo.log(), name) for odoo in self._servers)
 
     def wait(self):
         self._thread.join()

@@ -25,6 +25,7 @@ from ..stack.guide import (
     Container,
     blocks,
     compose_container,
+    options,
     pod_container,
     pod_spec,
     section,
@@ -195,6 +196,8 @@ def yaml_(text, _deployment, folder):
     import yaml  # not there for the series that skip this module
 
     documents = list(yaml.safe_load_all(text))
+    if "scope" in documents[0]:
+        return  # Patroni's: tests/cluster.py runs it
     if "healthcheck" in documents[0]:
         documents = [{"services": {"odoo": {"image": "odoo:19.0", **documents[0]}}}]
     written = folder / "document.yaml"
@@ -210,6 +213,26 @@ def yaml_(text, _deployment, folder):
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_recipes_for_clusters_agree_with_themselves():
+    """HAProxy, Patroni and the listener have the same members, and names lead to each other."""
+    import yaml
+
+    patroni, haproxy, pgbouncer, conf = section("docs/guide.rst", "Patroni")
+    hosts = options(conf.text)["imdispatcher_db_host"].split(",")
+    port = options(conf.text)["imdispatcher_db_port"]
+    servers = re.findall(r"^ *server \S+ (\S+)$", haproxy.text, re.M)
+    assert servers == [f"{host}:{port}" for host in hosts]
+    assert yaml.safe_load(patroni.text)["postgresql"]["connect_address"] in servers
+    (bind,) = re.findall(r"bind (\S+)", haproxy.text)
+    assert pgbouncer.text.strip() == "* = host={} port={}".format(*bind.split(":"))
+
+
+def haproxy(text, _deployment, _folder):
+    # a listener behind it hears a probe every 10 s, or something else
+    minutes = re.findall(r"timeout (?:client|server) (\d+)m$", text, re.M)
+    assert len(minutes) == 2 and "mode tcp" in text
 
 
 VARIABLES = {"ODOO_DB_PASSWORD": "of the test", "PGBOUNCER_ADMIN_PASSWORD": "admin's"}
@@ -380,6 +403,7 @@ CHECKS = {
     "yaml": yaml_,
     "sql": sql,
     "nginx": nginx,
+    "haproxy": haproxy,
     "text": output,
 }
 

@@ -116,6 +116,13 @@ def block(language: str, text: str = "") -> str:
     return found
 
 
+def options(text: str) -> dict:
+    """Return what an odoo.conf sets."""
+    parser = configparser.RawConfigParser()
+    parser.read_string(text)
+    return dict(parser["options"])
+
+
 def _blocks_of(page: pathlib.Path):
     doctree = docutils.core.publish_doctree(
         page.read_text(encoding="utf-8"), settings_overrides={"syntax_highlight": "none"}

@@ -219,7 +219,10 @@ class Odoo:
 
     def start(self):
         """Start the server and wait until it answers on all its ports."""
-        self.launch()
+        return self.launch().wait()
+
+    def wait(self):
+        """Wait until the server that was launched answers on all its ports."""
         self.process.wait_for(self.answers, "Odoo answers", timeout=120)
         if self.workers:
             self.process.wait_for(lambda: accepts(self.gevent_port), "the gevent port answers")
