@@ -73,6 +73,13 @@ COMMANDS = {
         "tests/odoo/test_delivery.py"
     ),
     "ODOO_RC=/etc/odoo/odoo.conf odoo-bin buscheck": "tests/odoo/test_packaging.py",
+    # CloudNativePG's, which is not run
+    "kubectl patch pooler odoo-db-pooler --type=merge"
+    """ -p '{"spec": {"pgbouncer": {"paused": true}}}'""": "",
+    "kubectl cnpg promote odoo-db odoo-db-2": "",
+    "kubectl wait cluster/odoo-db --for=jsonpath='{.status.currentPrimary}'=odoo-db-2": "",
+    "kubectl patch pooler odoo-db-pooler --type=merge"
+    """ -p '{"spec": {"pgbouncer": {"paused": false}}}'""": "",
     "curl http://127.0.0.1:8072/bus_alt_connection/ready": "tests/odoo/test_ready.py",
     "odoo-bin --addons-path=/path/to/odoo/addons,/opt/addons buscheck -c /etc/odoo/odoo.conf": (
         "tests/odoo/test_buscheck.py"
@@ -198,6 +205,12 @@ def yaml_(text, _deployment, folder):
     documents = list(yaml.safe_load_all(text))
     if "scope" in documents[0]:
         return  # Patroni's: tests/cluster.py runs it
+    if documents[0].get("apiVersion") == CLOUDNATIVEPG:
+        for one in documents:
+            assert one.keys() == {"apiVersion", "kind", "metadata", "spec"}
+            assert one["apiVersion"] == CLOUDNATIVEPG
+            assert_fits(one["spec"], CLOUDNATIVEPG_SPECS[one["kind"]])
+        return
     if "healthcheck" in documents[0]:
         documents = [{"services": {"odoo": {"image": "odoo:19.0", **documents[0]}}}]
     written = folder / "document.yaml"
@@ -215,6 +228,46 @@ def yaml_(text, _deployment, folder):
     assert done.returncode == 0, done.stdout
 
 
+CLOUDNATIVEPG = "postgresql.cnpg.io/v1"
+# of what its two kinds may have, what the recipe uses
+CLOUDNATIVEPG_SPECS = {
+    "Cluster": {
+        "instances": int,
+        "storage": {"size": str},
+        "postgresql": {"synchronous": {"method": ("any", "first"), "number": int}},
+        "bootstrap": {"initdb": {"database": str, "owner": str, "secret": {"name": str}}},
+    },
+    "Pooler": {
+        "cluster": {"name": str},
+        "type": ("rw", "ro", "r"),
+        "instances": int,
+        "pgbouncer": {
+            "poolMode": ("session", "transaction"),
+            "paused": bool,
+            # handed to PgBouncer as they are, all of them as text
+            "parameters": {
+                "max_client_conn": str,
+                "default_pool_size": str,
+                "max_user_connections": str,
+                "server_login_retry": str,
+            },
+        },
+    },
+}
+
+
+def assert_fits(value, kind):
+    """Fail where a value is not of this kind: a type, a choice, or a dictionary of kinds."""
+    if isinstance(kind, dict):
+        assert value.keys() <= kind.keys()
+        for name, inner in value.items():
+            assert_fits(inner, kind[name])
+    elif isinstance(kind, tuple):
+        assert value in kind
+    else:
+        assert isinstance(value, kind)
+
+
 def test_the_recipes_for_clusters_agree_with_themselves():
     """HAProxy, Patroni and the listener have the same members, and names lead to each other."""
     import yaml
@@ -227,6 +280,12 @@ def test_the_recipes_for_clusters_agree_with_themselves():
     assert yaml.safe_load(patroni.text)["postgresql"]["connect_address"] in servers
     (bind,) = re.findall(r"bind (\S+)", haproxy.text)
     assert pgbouncer.text.strip() == "* = host={} port={}".format(*bind.split(":"))
+
+    recipe, conf, _commands = section("docs/guide.rst", "CloudNativePG")
+    cluster, pooler = yaml.safe_load_all(recipe.text)
+    assert pooler["spec"]["cluster"]["name"] == cluster["metadata"]["name"]
+    assert options(conf.text)["db_host"] == pooler["metadata"]["name"]
+    assert options(conf.text)["imdispatcher_db_host"] == cluster["metadata"]["name"] + "-rw"
 
 
 def haproxy(text, _deployment, _folder):
