@@ -10,6 +10,7 @@ import pathlib
 import urllib.parse
 
 from docutils import nodes
+from pygments.lexers.special import TextLexer
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
@@ -58,4 +59,5 @@ def front_page(app, exception):
 
 def setup(app):
     app.add_transform(Links)
+    app.add_lexer("haproxy", TextLexer)  # which Pygments does not know
     app.connect("build-finished", front_page)

@@ -1,6 +1,7 @@
 """``./run docs``: make what is made from something else.
 
 * the table of settings in docs/settings.rst, from ``bus_alt_connection/settings.py``;
+* the table in README.rst of what was run, from ``docs/matrix.json``, which ``./run matrix`` writes;
 * ``bus_alt_connection/README.rst`` and ``static/description/index.html`` (the page on Odoo Apps),
   from the fragments in ``bus_alt_connection/readme/`` and the same table.
 
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 from docutils.core import publish_parts
@@ -20,6 +22,8 @@ ADDON = CHECKOUT / "bus_alt_connection"
 TITLE = "Bus Alternative Connection"
 BEGIN = ".. begin: settings, from settings.py"
 END = ".. end: settings"
+BEGIN_MATRIX = ".. begin: matrix, from docs/matrix.json"
+END_MATRIX = ".. end: matrix"
 # the fragments' names are OCA's
 FRAGMENTS = {
     "DESCRIPTION": "",
@@ -58,12 +62,35 @@ def settings_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_page() -> str:
-    """docs/settings.rst with the table of settings between its marks."""
-    text = (CHECKOUT / "docs" / "settings.rst").read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _old, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{settings_table()}\n{END}{after}"
+def _result(row: dict, mode: str) -> str:
+    """✓, or what failed."""
+    bad = [name for name, result in sorted(row["checks"][mode].items()) if result == "failed"]
+    return "✗ " + ", ".join(bad) if bad else "✓"
+
+
+def _matrix_row(row: dict) -> list[str]:
+    cells = [row["odoo"], f"{row['pooler']}, {row['mode']}", row["postgresql"]]
+    if row["why"]:
+        return [*cells, "does not work", "–", row["date"]]
+    return [*cells, _result(row, "threaded"), _result(row, "prefork"), row["date"]]
+
+
+def matrix_table() -> str:
+    """The rows that were run, in the order of Odoo's series, then of the poolers."""
+    kept = json.loads((CHECKOUT / "docs" / "matrix.json").read_text(encoding="utf-8"))
+    head = ["Odoo", "pooler", "PostgreSQL", "threaded", "prefork", "run on"]
+    cells = [head, *(_matrix_row(row) for _name, row in sorted(kept.items()))]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    rule = "  ".join("=" * width for width in widths)
+    rows = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return "\n".join([rule, rows[0], rule, *rows[1:], rule]) + "\n"
+
+
+def _between(path: pathlib.Path, begin: str, end: str, new: str) -> str:
+    """The text of a file, with ``new`` between two marks."""
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    _old, after = rest.split(end)
+    return f"{before}{begin}\n\n{new}\n{end}{after}"
 
 
 def addon_readme() -> str:
@@ -95,8 +122,10 @@ def apps_page() -> str:
 
 def made() -> dict[pathlib.Path, str]:
     """Return the content of each file that is made."""
+    page, readme = CHECKOUT / "docs" / "settings.rst", CHECKOUT / "README.rst"
     return {
-        CHECKOUT / "docs" / "settings.rst": settings_page(),
+        page: _between(page, BEGIN, END, settings_table()),
+        readme: _between(readme, BEGIN_MATRIX, END_MATRIX, matrix_table()),
         ADDON / "README.rst": addon_readme(),
         ADDON / "static" / "description" / "index.html": apps_page(),
     }

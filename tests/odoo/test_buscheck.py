@@ -20,6 +20,7 @@ def idle(deployment):
         yield odoo
 
 
+@pytest.mark.smoke
 def test_all_well(idle, deployment):
     done = idle.buscheck()
     assert done.returncode == 0, done.stdout + done.stderr

@@ -97,7 +97,9 @@ def test_it_waits_on_the_connection_behind_the_cursor(name):
     function, holder, row = place(name)
     # a cron worker connects in start and waits in sleep
     used = attributes(holder if name == "cron worker" else function)
-    assert {"cursor", "_cnx", "poll", "notifies", "commit"} <= used
+    assert {"cursor", "_cnx", "poll", "commit"} <= used
+    if series.NUMBER >= 19 or name == "bus":  # older cron loops look at all databases
+        assert "notifies" in used
     listens = [
         node.value
         for node in ast.walk(function)

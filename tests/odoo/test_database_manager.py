@@ -17,12 +17,20 @@ from ..stack.users import Users
 RESTORED = "restored"
 
 
-@pytest.mark.parametrize("addon", [False, True], ids=["stock", "addon"])
-def test_backups_while_others_query(addon):
+@pytest.mark.parametrize(
+    "addon, workers",
+    [
+        (False, 0),
+        pytest.param(True, 0, marks=pytest.mark.smoke),
+        pytest.param(True, 2, marks=[pytest.mark.smoke, pytest.mark.slow]),
+    ],
+    ids=["stock", "threaded", "prefork"],
+)
+def test_backups_while_others_query(addon, workers):
     # server connections that stock Odoo spoils must not reach other tests
     with running_deployment() as whole:
         options = {**whole.direct, **manager.OPTIONS}
-        with whole.odoo(addon=addon, options=options) as odoo:
+        with whole.odoo(addon=addon, workers=workers, options=options) as odoo:
             backups = []
             with Users(whole.pooled, odoo.database) as users:
                 for _i in range(3):

@@ -25,6 +25,7 @@ def test_stock_behind_pgbouncer_delivers_nothing_and_starts_jobs_late(stock):
         assert not stock.starts(LATE)
 
 
+@pytest.mark.smoke
 @BOTH
 def test_100_of_100(site):
     assert site.deliver() == 100
@@ -37,6 +38,7 @@ def test_what_readme_says_of_the_command_line(deployment):
         assert site.deliver(10) == 10
 
 
+@pytest.mark.smoke
 @CRON_LISTENS
 @BOTH
 def test_jobs_start_at_once(site):

@@ -49,6 +49,7 @@ def test_stock_straight_delivers_and_loses_the_message_after_a_kill(deployment):
             one_message_after_a_kill(site, NEVER)
 
 
+@pytest.mark.smoke
 @BOTH
 def test_one_message_after_a_kill_and_nothing_else(site):
     one_message_after_a_kill(site, 2)

@@ -1,0 +1,167 @@
+"""``./run matrix``: a few tests on each Odoo, pooler and PostgreSQL that can be had.
+
+A row is one call of ``./run test -m smoke`` with other options. What came of it goes into
+``docs/matrix.json``, with the date; rows that were not run this time stay as they are. The table
+in README is made of that file (``docs/make.py``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree
+
+CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = CHECKOUT / "docs" / "matrix.json"
+
+# what the tests try, by their names
+CHECKS = {
+    "test_100_of_100": "delivery",
+    "test_one_message_after_a_kill_and_nothing_else": "kill",
+    "test_jobs_start_at_once": "cron",
+    "test_backups_while_others_query": "backup",
+    "test_all_well": "buscheck",
+    "test_an_update_has_a_session_as_odoos_own_role": "update",
+    "test_no_lock_timeout_is_left_on_pooled_connections": "update",
+}
+# the pooler alone, before Odoo is
+FIRST = "tests/servers/test_poolers.py"
+TIMED_OUT = 124  # what the program timeout ends with
+MODES = ("threaded", "prefork")
+# of several tests of one thing, the first of these that there is counts
+RANK = ("failed", "passed", "skipped")
+
+
+@dataclasses.dataclass
+class Row:
+    """One combination.
+
+    :param name: of the row, as it is named on the command line
+    :param options: of ``./run test``
+    """
+
+    name: str
+    odoo: str
+    options: list[str]
+    mode: str = "transaction"
+    pooler: str = "pgbouncer"
+
+
+def series_of(path: str) -> str:
+    """Return the series of an Odoo's source, such as 16.0."""
+    text = (pathlib.Path(path) / "odoo" / "release.py").read_text()
+    return ".".join(re.search(r"^version_info = \(\D*(\d+)\D+(\d+)", text, re.M).groups())
+
+
+def rows(checkouts: list[str]) -> list[Row]:
+    odoos = {series_of(path): ["--odoo", path] for path in checkouts}
+    odoos.update({"14.0": ["--series", "14.0"], "19.0": []})
+    found = [Row(series, series, odoos[series]) for series in sorted(odoos)]
+    for pooler, mode in (
+        ("pgbouncer", "session"),
+        ("pgbouncer-sid", "transaction"),
+        ("pgbouncer-sid", "session"),
+        ("odyssey", "transaction"),
+        ("odyssey", "session"),
+        ("pgagroal", "transaction"),
+        ("pgagroal", "session"),
+        ("pgpool", "session"),
+    ):
+        options = ["--pooler", pooler, "--pool-mode", mode]
+        found.append(Row(f"{pooler}:{mode}", "19.0", options, mode, pooler))
+    found.append(Row("postgresql-sid", "19.0", ["--postgresql", "sid"]))
+    return found
+
+
+def run(row: Row) -> dict:
+    """Run the tests of a row and return what came of them."""
+    found = {
+        "odoo": row.odoo,
+        "pooler": row.pooler,
+        "mode": row.mode,
+        "postgresql": "",
+        "buscheck": "",
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "checks": {},
+        "why": "",
+    }
+    found["why"] = test(row, found, 120, FIRST) or test(row, found, 3600)
+    return found
+
+
+def test(row: Row, found: dict, seconds: int, *paths: str) -> str:
+    """Add to ``found`` what the tests of these files, or all, say; return why not, if so.
+
+    :param seconds: they may take; a pooler that hangs would hold them for ever
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = pathlib.Path(folder) / "report.xml"
+        run = ["timeout", "--kill-after=30", str(seconds), CHECKOUT / "run", "test", *row.options]
+        said = subprocess.run([*run, "-m", "smoke", *paths, f"--junitxml={report}"], stdout=2)
+        if said.returncode == TIMED_OUT:
+            return f"not done within {seconds} s"
+        if not report.exists():
+            return f"./run test ended with {said.returncode}"
+        return read(report, found)
+
+
+def read(report: pathlib.Path, found: dict) -> str:
+    """Add to ``found`` what pytest's report says; return how the pooler alone fails, if so."""
+    why = ""
+    for case in xml.etree.ElementTree.parse(report).iter("testcase"):
+        for one in case.iter("property"):
+            found[one.get("name")] = one.get("value")
+        result, message = result_of(case)
+        name, _bracket, parameter = case.get("name").partition("[")
+        if name not in CHECKS:
+            why = why or message
+            continue
+        for mode in [mode for mode in MODES if mode in parameter] or MODES:
+            checks = found["checks"].setdefault(mode, {})
+            now = checks.get(CHECKS[name], "skipped")
+            checks[CHECKS[name]] = min(now, result, key=RANK.index)
+    return why
+
+
+def result_of(case: xml.etree.ElementTree.Element) -> tuple[str, str]:
+    """Return the result of a test of pytest's report, and how it failed."""
+    for tag, result in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+        found = case.find(tag)
+        if found is not None:
+            message = found.get("message").splitlines()[0] if result == "failed" else ""
+            return result, message
+    return "passed", ""
+
+
+def save(name: str, row: dict):
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps({**kept, name: row}, indent=1, sort_keys=True) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./run matrix", description=__doc__.splitlines()[0])
+    parser.add_argument("--odoo", action="append", default=[], help="an Odoo's source")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="these alone, such as 19.0")
+    arguments = parser.parse_args()
+    possible = rows(arguments.odoo)
+    names = [row.name for row in possible]
+    for name in arguments.rows:
+        if name not in names:
+            parser.error(f"no row {name}; there are {', '.join(names)}")
+    for row in possible:
+        if row.name in (arguments.rows or names):
+            print(f"• {row.name}", file=sys.stderr, flush=True)
+            save(row.name, run(row))
+    os.execv(CHECKOUT / "run", ["run", "docs"])
+
+
+if __name__ == "__main__":
+    main()
