@@ -19,7 +19,7 @@ from typing import List, Mapping, Optional
 
 import odoo
 
-from . import catchup, jobrunner, loading, metrics, pages, payload, ready
+from . import catchup, jobrunner, loading, metrics, pages, payload, ready, websockets
 from .inbox import Cursor, Inbox
 from .listener import Listener
 from .lookup import code, find, look_up, what_is_missing
@@ -76,6 +76,7 @@ def install(settings: Settings) -> None:
         "module updates": functools.partial(loading.updating, loader=process.loader),
         "registry locks": functools.partial(loading.locking, loader=process.loader),
         "requests": functools.partial(pages.answering, pages=own_pages, start_bus=start_bus),
+        "websockets": websockets.waking,
         "cron threads": _kept_alive,
         "databases": databases,
         "databases of cron": databases,

@@ -63,7 +63,7 @@ def code(row: Seam):
 def _counts(row: Seam) -> bool:
     # a list from 19.0 on
     loaded = re.findall(r"\w+", str(config["server_wide_modules"]))
-    return row.first <= SERIES and (not row.addon or row.addon in loaded)
+    return row.first <= SERIES <= row.last and (not row.addon or row.addon in loaded)
 
 
 def _is_there(row: Seam) -> bool:

@@ -31,12 +31,15 @@ class Seam(NamedTuple):
     nested: bool = False
     # the addon of others that it is in: it counts where that is loaded server-wide
     addon: str = ""
+    # the last series in which it has to be replaced
+    last: int = 99
 
 
 BUS = "odoo.addons.bus.models.bus"
 CRON = "odoo.addons.base.models.ir_cron"
 DISPATCHER = "odoo.addons.bus.bus_dispatcher"
 SERVER = "odoo.service.server"
+WEBSOCKET = "odoo.addons.bus.websocket"
 
 JOBRUNNER = "odoo.addons.queue_job.jobrunner.runner"
 
@@ -72,6 +75,7 @@ SEAMS = (
     Seam("requests", NEXT, "odoo.http.router", "Application.__call__"),
     Seam("requests", 16, "odoo.http", "Application.__call__"),
     Seam("requests", 14, "odoo.http", "Root.__call__"),
+    Seam("websockets", 16, WEBSOCKET, "Websocket.trigger_notification_dispatching", last=16),
     Seam("cron threads", 15, SERVER, "ThreadedServer.cron_thread"),
     Seam("databases", 14, "odoo.service.db", "list_dbs"),
     Seam("databases", NEXT, "odoo.modules.db", "list_dbs"),

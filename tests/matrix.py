@@ -25,6 +25,7 @@ RESULTS = CHECKOUT / "docs" / "matrix.json"
 # what the tests try, by their names
 CHECKS = {
     "test_100_of_100": "delivery",
+    "test_quick_notifications_leave_no_websocket_deaf": "delivery",
     "test_one_message_after_a_kill_and_nothing_else": "kill",
     "test_jobs_start_at_once": "cron",
     "test_backups_while_others_query": "backup",

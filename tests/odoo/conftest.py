@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import secrets
 
@@ -44,6 +45,22 @@ class Site:
             with contextlib.suppress(TimeoutError):
                 client.wait_for(f"message {number - 1}", timeout)
             return len(client.received)
+
+    def hurry(self, timeout: float) -> bool:
+        """Send from three processes at once; tell whether what is sent afterwards arrives."""
+        channel = self.channel()
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(BusClient(self.odoo, channel))
+            senders = [stack.enter_context(contextlib.closing(Sender(self.odoo))) for _ in range(3)]
+            with concurrent.futures.ThreadPoolExecutor(len(senders)) as threads:
+                for sender in senders:
+                    threads.submit(
+                        lambda sender=sender: [sender.send(channel, "") for _ in range(100)]
+                    )
+            self.sender.send(channel, "afterwards")
+            with contextlib.suppress(TimeoutError):
+                client.wait_for("afterwards", timeout)
+            return "afterwards" in client.texts()
 
     def starts(self, timeout: float, job: str = "") -> bool:
         """Trigger a cron job and tell whether it starts within so many seconds."""

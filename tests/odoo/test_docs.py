@@ -46,6 +46,9 @@ ODOO_FAULTS = "tests/odoo/test_odoo_faults.py"
 # command lines, and where each is run as it stands or nearly so; "" where it needs systemd or a
 # cluster to run
 COMMANDS = {
+    "./run test --all --odoo /path/to/odoo-16.0 tests/odoo/test_odoo_faults.py -k quick": (
+        "tests/odoo/test_odoo_faults.py"
+    ),
     "./run demo": ".ci/run",
     "./run test": ".ci/run",
     "./run test --odoo /path/to/odoo tests/odoo/test_contract.py": "tests/odoo/test_contract.py",

@@ -79,6 +79,12 @@ def test_a_failed_notify_fails_a_saved_request_and_leaves_caches_stale(whole):
         assert values() == {"first", "second"}
 
 
+@pytest.mark.skipif(series.NUMBER != 16, reason="not seen in others")
+def test_quick_notifications_leave_a_websocket_deaf(whole):
+    with running(whole, whole.straight, workers=2, addon=False) as site:
+        assert not all(site.hurry(timeout=10) for _try in range(20))
+
+
 @pytest.mark.skipif(not series.CRON_LISTENS, reason="before 15.0 cron does not listen")
 def test_a_cron_thread_ends_when_postgresql_restarts(whole):
     """A threaded server, straight to PostgreSQL."""
