@@ -102,8 +102,6 @@ class Listener(threading.Thread):
             with Direct(direct, self._waker, timeout, self._turn, self._tend) as session:
                 place, number, self.tls = session.place, session.number, session.tls
                 self._listen(session)
-        except Stopped:
-            raise
         except Exception as error:
             if not place or isinstance(error, Deaf):
                 self._turn += number + 1  # the address after that one may be the primary
@@ -129,8 +127,6 @@ class Listener(threading.Thread):
         try:
             self._tend()
             self._waker.wait(min(due, self._next()) - time.monotonic())
-        except Stopped:
-            raise
         except Exception as error:  # no file descriptor, no thread to be had
             self.state.deaf(time.monotonic(), one_line(error))
             time.sleep(self._times.short_pause)

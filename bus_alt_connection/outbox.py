@@ -124,8 +124,6 @@ class Outbox:
         try:
             with Pooled(self._parameters, self._waker, ANSWER) as session:
                 self._use(session)
-        except Stopped:
-            raise
         except Exception as error:
             with self._lock:
                 self._idle = None

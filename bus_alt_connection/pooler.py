@@ -9,7 +9,6 @@ from typing import Iterable
 import psycopg2
 
 from .session import Session
-from .waker import Stopped
 
 UNANSWERED = 2000  # milliseconds until the kernel gives up who confirms no packet
 
@@ -40,7 +39,7 @@ class Pooled(Session):
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether the statement itself is to blame, so that it is no use to send it again."""
-        path = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError, Stopped)
+        path = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError)
         # class 25 of PostgreSQL's error codes: a standby that may be promoted
         standby = str(getattr(error, "pgcode", "")).startswith("25")
         return not (isinstance(error, path) or self.connection.closed or standby)

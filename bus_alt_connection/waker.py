@@ -8,8 +8,8 @@ import socket
 LONG = 3600.0  # seconds; selectors take no infinity
 
 
-class Stopped(Exception):
-    """The wait was ended for good."""
+class Stopped(BaseException):
+    """The wait was ended for good; what goes on after any ``Exception`` does not after this."""
 
 
 class Waker:
