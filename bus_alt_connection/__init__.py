@@ -67,16 +67,12 @@ def _is_odoos_own(settings) -> bool:
     import psycopg2
 
     from .session import Session
-    from .waker import Waker
 
-    waker = Waker()
     try:
-        with Session(settings.pooled, waker, timeout=5.0) as session:
+        with Session(settings.pooled, timeout=5.0) as session:
             return session.run("SELECT to_regclass('ir_module_module') IS NOT NULL")[0]
     except (psycopg2.Error, OSError):
         return False
-    finally:
-        waker.close()
 
 
 def post_load() -> None:

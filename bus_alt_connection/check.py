@@ -4,7 +4,6 @@
 It starts the listener that the server would start, and waits for its verdict.
 """
 
-import contextlib
 import time
 from typing import Collection, List, NamedTuple
 
@@ -17,7 +16,6 @@ from .parameters import Settings
 from .session import Session, one_line
 from .settings import DB, NAME, SECRET
 from .times import Times
-from .waker import Waker
 
 # seconds: of each address and each probe, and of all
 TIMEOUT, HEARD_WITHIN, ALL = 4.0, 2.0, 10.0
@@ -77,8 +75,7 @@ def run(settings: Settings, needed: int) -> List[Finding]:
     :param needed: how many direct connections this Odoo opens
     """
     try:
-        with contextlib.closing(Waker()) as waker:
-            found, lends = _pooled(settings, waker, needed)
+        found, lends = _pooled(settings, needed)
     except psycopg2.Error as error:
         text, lends = f"db_host and db_port: {one_line(error)}", True
         found = [Finding(BAD, text, "Check Odoo's own db_host, db_port, db_user and db_password.")]
@@ -89,8 +86,8 @@ def run(settings: Settings, needed: int) -> List[Finding]:
     return found
 
 
-def _pooled(settings: Settings, waker: Waker, needed: int) -> tuple:
-    way = settings.pooled, waker, TIMEOUT
+def _pooled(settings: Settings, needed: int) -> tuple:
+    way = settings.pooled, TIMEOUT
     with Session(*way) as one, Session(*way) as other:
         limit, used, listeners = one.run(ROOM)
         lends = pooler.lends(one, other)
@@ -129,8 +126,7 @@ def _direct(settings: Settings) -> List[Finding]:
 def _owner(settings: Settings) -> List[Finding]:
     """Find out whether Odoo's own role may connect, where another one listens."""
     try:
-        with contextlib.closing(Waker()) as waker:
-            Session(settings.owner, waker, TIMEOUT).close()
+        Session(settings.owner, TIMEOUT).close()
     except psycopg2.Error as error:
         text = f"module updates and backups will fail: {one_line(error)}"
         return [Finding(REMARK, text, bad(text).advice)]

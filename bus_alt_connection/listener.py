@@ -99,7 +99,7 @@ class Listener(threading.Thread):
         timeout = float(direct["connect_timeout"]) or LONG  # as libpq has it: 0 is no limit
         try:
             self._tend()
-            with Direct(direct, self._waker, timeout, self._turn, self._tend) as session:
+            with Direct(direct, timeout, self._waker, self._turn, self._tend) as session:
                 place, number, self.tls = session.place, session.number, session.tls
                 self._listen(session)
         except Exception as error:

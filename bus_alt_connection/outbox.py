@@ -122,7 +122,7 @@ class Outbox:
         """Send what waits, and return when the next attempt may begin."""
         began = time.monotonic()
         try:
-            with Pooled(self._parameters, self._waker, ANSWER) as session:
+            with Pooled(self._parameters, ANSWER, self._waker) as session:
                 self._use(session)
         except Exception as error:
             with self._lock:
@@ -189,6 +189,6 @@ class Outbox:
             self._look, self._lends = now + BELIEVED, False
             # who gets no connection in time is not where they are lent
             in_time = contextlib.suppress(psycopg2.Error)
-            with in_time, Session(self._parameters, self._waker, LOOK) as other:
+            with in_time, Session(self._parameters, LOOK, self._waker) as other:
                 self._lends = lends(session, other)
         return self._lends

@@ -1,13 +1,11 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """A probe: a small NOTIFY on the pooled connection, to be heard on the direct one."""
 
-import contextlib
 import secrets
 import threading
 from typing import Callable, Mapping, Optional
 
 from .session import Server, Session
-from .waker import Waker
 
 CHANNEL = "bus_alt_connection"
 TIMEOUT = 10.0  # seconds, of connecting and of the NOTIFY
@@ -34,9 +32,7 @@ class Probe(threading.Thread):
 
     def run(self):
         try:
-            with contextlib.closing(Waker()) as waker, Session(
-                self._parameters, waker, TIMEOUT
-            ) as session:
+            with Session(self._parameters, TIMEOUT) as session:
                 notify = NOTIFY.format(CHANNEL, self.payload)
                 self.met = Server(*session.run(notify), session.started())
         except Exception as error:  # no probe, no proof: whatever it was, the listener has to know

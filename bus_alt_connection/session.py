@@ -28,6 +28,8 @@ NO_PRIMARY = re.compile(
 )
 GUESSES = re.compile(r" (Is the server running on|This probably means the server term)[^?.]*[?.]")
 
+NOBODY = Waker()  # never wakes: for sessions that only their deadlines end
+
 
 class Server(NamedTuple):
     """Which server a session has met, and in which database."""
@@ -40,8 +42,8 @@ class Session:
     """One session, with whom the first address leads to that takes a connection.
 
     :param parameters: libpq's; ``{pid}`` in ``application_name`` stands for this process
-    :param waker: what may end every wait in it
     :param timeout: of connecting and of each statement, seconds
+    :param waker: what may end every wait in it
     :param turn: which address comes first, counted from 0, over and over
     :param meanwhile: called some times a second while it connects
     :raises NobodyThere: where nobody is there
@@ -51,8 +53,8 @@ class Session:
     def __init__(
         self,
         parameters: Mapping[str, str],
-        waker: Waker,
         timeout: float,
+        waker: Waker = NOBODY,
         turn: int = 0,
         meanwhile: Callable[[], object] = bool,
     ):

@@ -75,14 +75,14 @@ def test_a_name_that_nobody_knows():
 
 def test_nobody_is_there(waker):
     with pytest.raises(NobodyThere, match="refused"):
-        Session({**NAME, "host": "127.0.0.1", "port": str(free_port())}, waker, 5)
+        Session({**NAME, "host": "127.0.0.1", "port": str(free_port())}, 5, waker)
 
 
 def test_somebody_who_never_answers(waker):
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
         with pytest.raises(psycopg2.OperationalError, match=r"no answer within 0\.5 s") as caught:
-            Session(place, waker, 0.5)
+            Session(place, 0.5, waker)
         assert not isinstance(caught.value, NobodyThere)
 
 
@@ -101,7 +101,7 @@ def test_a_server_that_drops_the_first_packet(waker):
         time.sleep(0.2)
         place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
         with pytest.raises(NobodyThere, match="no answer within 1 s"):
-            Session(place, waker, 1, meanwhile=lambda: calls.append(True))
+            Session(place, 1, waker, meanwhile=lambda: calls.append(True))
     assert len(calls) >= 2
 
 
@@ -111,7 +111,7 @@ def test_a_wait_is_interrupted(waker):
         threading.Timer(0.2, waker.stop).start()
         begin = time.monotonic()
         with pytest.raises(Stopped):
-            Session(place, waker, 60)
+            Session(place, 60, waker)
         assert time.monotonic() - begin < 30
 
 
@@ -126,7 +126,7 @@ def test_a_gateway_that_hangs_up_at_once(waker):
         threading.Thread(target=hang_up, daemon=True).start()
         place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
         with pytest.raises(NobodyThere):
-            Session(place, waker, 5)
+            Session(place, 5, waker)
 
 
 @pytest.mark.parametrize("host", ["pg..example.com", "x" * 64 + ".example.com"])
