@@ -8,7 +8,7 @@ import json
 import logging
 import random
 from collections import deque
-from typing import Iterable, List, Mapping, Optional, Tuple
+from typing import Iterable, List, Mapping
 
 _logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _warned: set = set()
 
 
 class CatchUp:
-    """What is left to tell, some at a time. Decides only: the caller tells the time.
+    """What is left to tell, some at a time; the caller tells the time (monotonic seconds).
 
     :param uniform: draws a number from a range
     """
@@ -42,12 +42,12 @@ class CatchUp:
                 _logger.exception("%s: what was missed is not looked for", inbox.channel)
         self._due = now + self._uniform(0, JITTER)
 
-    def take(self, now: float) -> Optional[Tuple[object, List[str]]]:
-        """Return the (inbox, payloads) that is due, if any."""
-        if not self._left or now < self._due:
-            return None
-        self._due = now + PERIOD
-        return self._left.popleft()
+    def tell(self, now: float) -> None:
+        """Tell what is due, if anything is."""
+        if now >= self.next():
+            self._due = now + PERIOD
+            inbox, payloads = self._left.popleft()
+            inbox.deliver(payloads)
 
     @property
     def busy(self) -> bool:

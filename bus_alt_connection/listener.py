@@ -188,10 +188,7 @@ class Listener(threading.Thread):
             self._proof.sending(now, self._probe.payload)
         elif todo:
             raise Deaf(session.why_not_heard(self._met, self._times.heard_within))
-        due = self._catch_up.take(now)
-        if due:
-            inbox, payloads = due
-            inbox.deliver(payloads)
+        self._catch_up.tell(now)
 
     def _look_at_probe(self, now: float, session: Optional[Direct]) -> None:
         probe, self._probe = self._probe, None

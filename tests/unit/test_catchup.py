@@ -22,6 +22,13 @@ def inboxes():
         one.close()
 
 
+def told(left, now, inbox) -> list:
+    """Return the payloads that the inbox is told now."""
+    left.tell(now)
+    inbox.poll()
+    return [notify.payload for notify in inbox.notifies]
+
+
 def test_what_is_left_is_told_some_at_a_time(inboxes):
     left = catchup.CatchUp(lambda first, last: last)
     inbox = inboxes(lambda: [["a"], ["b"]])
@@ -29,26 +36,28 @@ def test_what_is_left_is_told_some_at_a_time(inboxes):
     left.plan(100.0, [inbox])
     assert inbox.missed is False
     assert left.next() == 100.0 + catchup.JITTER
-    assert left.take(100.0) is None
-    assert left.take(100.5) == (inbox, ["a"])
-    assert left.take(100.5) is None
-    assert left.take(100.5 + catchup.PERIOD) == (inbox, ["b"])
+    assert told(left, 100.0, inbox) == []
+    assert told(left, 100.5, inbox) == ["a"]
+    assert told(left, 100.5, inbox) == []
+    assert told(left, 100.5 + catchup.PERIOD, inbox) == ["b"]
     assert left.next() == float("inf")
 
 
 def test_a_new_plan_takes_the_place_of_the_old_one(inboxes):
     left = catchup.CatchUp(lambda first, last: first)
-    left.plan(100.0, [inboxes(lambda: [["a"], ["b"]])])
-    left.plan(101.0, [inboxes(lambda: [["c"]])])
-    assert left.take(101.0)[1] == ["c"]
-    assert left.take(102.0) is None
+    old, new = inboxes(lambda: [["a"], ["b"]]), inboxes(lambda: [["c"]])
+    left.plan(100.0, [old])
+    left.plan(101.0, [new])
+    assert told(left, 101.0, new) == ["c"]
+    assert told(left, 102.0, old) == []
 
 
 def test_an_error_of_odoos_ends_nothing(inboxes, caplog):
     left = catchup.CatchUp(lambda first, last: first)
-    left.plan(100.0, [inboxes(lambda: 1 / 0), inboxes(lambda: [["a"]])])
+    good = inboxes(lambda: [["a"]])
+    left.plan(100.0, [inboxes(lambda: 1 / 0), good])
     assert "what was missed is not looked for" in caplog.text
-    assert left.take(101.0)[1] == ["a"]
+    assert told(left, 101.0, good) == ["a"]
 
 
 def test_each_subscriber_is_reached_and_shared_channels_are_not_needed():
@@ -95,12 +104,12 @@ def test_a_thousand_websockets_are_told_at_less_than_200_queries_a_second(inboxe
     channels = [("db", f"channel {i}") for i in range(1000)]
     inbox = inboxes(lambda: catchup.in_batches(channels))
     left.plan(100.0, [inbox])
-    now, told = 100.0, []
+    now, numbers = 100.0, []
     while left.next() < float("inf"):
         assert left.next() >= now
         now = left.next()
-        told.append((now, len(json.loads(left.take(now)[1][0]))))
-    assert sum(number for _now, number in told) == 1000
+        numbers.append(len(json.loads(told(left, now, inbox)[0])))
+    assert sum(numbers) == 1000
     assert now - 100.0 >= 1000 / 200 - catchup.PERIOD
     assert now - 100.0 < 10
 
@@ -110,7 +119,7 @@ def test_it_is_busy_until_the_last_is_told(inboxes):
     assert not left.busy
     left.plan(100.0, [inboxes(lambda: [["a"]])])
     assert left.busy
-    left.take(100.0)
+    left.tell(100.0)
     assert not left.busy
 
 
