@@ -60,6 +60,7 @@ class Listener(threading.Thread):
         self._retry, self._proof, self._catch_up = Retry(times), Proof(times), CatchUp()
         self._waker, self._lock = Waker(), threading.Lock()
         self._inboxes: Tuple[Inbox, ...] = ()  # replaced as a whole
+        self._session: Optional[Direct] = None
         self._channels: Tuple[str, ...] = ()  # the session listens on
         self._probe: Optional[Probe] = None  # on its way
         self._met: Optional[Server] = None  # by the last probe
@@ -86,50 +87,57 @@ class Listener(threading.Thread):
     def run(self):
         with contextlib.suppress(Stopped):
             while True:
-                due = self._attempt()
-                while time.monotonic() < due:
-                    self._pause(due)
+                self._pause(self._attempt())
         self._waker.close()
 
     def _attempt(self) -> float:
         """Listen until that fails, and return when the next attempt is due."""
         self._retry.began(time.monotonic())
         self.state.starting(", ".join(self._wanted()))
-        direct, place, number = self._settings.direct, "", 0
+        direct = self._settings.direct
         timeout = float(direct["connect_timeout"]) or LONG  # as libpq has it: 0 is no limit
         try:
             self._tend()
-            with Direct(direct, timeout, self._waker, self._turn, self._tend) as session:
-                place, number, self.tls = session.place, session.number, session.tls
-                self._listen(session)
+            with Direct(direct, timeout, self._waker, self._turn, self._tend) as self._session:
+                self.tls = self._session.tls
+                self._listen(self._session)
         except Exception as error:
-            if not place or isinstance(error, Deaf):
-                self._turn += number + 1  # the address after that one may be the primary
-            self.reconnects[_reason(error, place)] += 1
-            return self._lost(error, place)
+            session, self._session = self._session, None
+            return self._lost(error, session)
 
-    def _lost(self, error: Exception, place: str) -> float:
+    def _lost(self, error: Exception, session: Optional[Direct]) -> float:
         now, reason = time.monotonic(), one_line(error)
         # an error of ours must not leave anybody deaf for good, nor fill the log
         if not isinstance(error, (psycopg2.Error, OSError, Deaf)) and self.state.name != DEAF:
             _logger.exception("%s: unexpected error, trying again", self.state.channels)
+        if isinstance(error, Deaf):
+            kind = DEAF
+        elif session:
+            kind, reason = LOST, f"{session.place}: {reason}"
+        else:
+            kind = NOT_THERE if isinstance(error, NobodyThere) else REFUSED
+        self.reconnects[kind] += 1
+        if kind != LOST:
+            # the address after that one may be the primary
+            self._turn += session.number + 1 if session else 1
         if self._channels:
             self._channels, self._probe = (), None
         for inbox in self._inboxes:
             inbox.missed = True
         # only the bus has something to do while it is deaf
         self._proof.lost(now, any(inbox.bus for inbox in self._inboxes))
-        self.state.deaf(now, reason if place in reason else f"{place}: {reason}")
+        self.state.deaf(now, reason)
         return self._retry.failed(now, isinstance(error, NobodyThere))
 
     def _pause(self, due: float) -> None:
-        """Wait until something is to be done, or the next attempt is due."""
-        try:
-            self._tend()
-            self._waker.wait(min(due, self._next()) - time.monotonic())
-        except Exception as error:  # no file descriptor, no thread to be had
-            self.state.deaf(time.monotonic(), one_line(error))
-            time.sleep(self._times.short_pause)
+        """Do what is to be done until the next attempt is due."""
+        while time.monotonic() < due:
+            try:
+                self._tend()
+                self._waker.wait(min(due, self._next()) - time.monotonic())
+            except Exception as error:  # no file descriptor, no thread to be had
+                self.state.deaf(time.monotonic(), one_line(error))
+                time.sleep(self._times.short_pause)
 
     # --- listening ----------------------------------------------------------------
 
@@ -148,7 +156,7 @@ class Listener(threading.Thread):
                 self._proof.listening(now)
                 self._channels, self._probe = wanted, None
                 self.state.starting(", ".join(wanted))
-            self._tend(session)
+            self._tend()
             heard = session.wait(self._next() - time.monotonic())
             if heard:
                 self._hear(session, heard)
@@ -161,44 +169,42 @@ class Listener(threading.Thread):
         took = self._proof.heard(now, [one.payload for one in heard if one.channel == CHANNEL])
         if self._proof.proven:
             self.state.listening(now, session.where(), took)
-        refused = 0
         for inbox in self._inboxes:
             payloads = [one.payload for one in heard if one.channel == inbox.channel]
-            refused = max(refused, inbox.deliver(payloads))
+            refused = inbox.deliver(payloads)
             if refused and not self.refused:
                 _logger.warning(NOT_READABLE, inbox.channel)
+            self.refused += refused
         self.heard.update(one.channel for one in heard if one.channel != CHANNEL)
-        self.refused += refused
 
     # --- proving and catching up, while listening and while deaf --------------------
 
-    def _tend(self, session: Optional[Direct] = None) -> None:
+    def _tend(self) -> None:
         """Do what is due.
 
-        :param session: the one that listens, or None while there is none
         :raises Deaf: where a probe was not heard
         """
         now = time.monotonic()
         self.state.remind(now)
-        if self._probe and self._probe.finished:
-            self._look_at_probe(now, session)
+        if self._probe and self._probe.outcome:
+            self._look_at_probe(now)
         todo = self._proof.todo(now)
         if todo == SEND:
             self._probe = Probe(self._settings.pooled, self._waker.wake)
             self._proof.sending(now, self._probe.payload)
         elif todo:
-            raise Deaf(session.why_not_heard(self._met, self._times.heard_within))
+            raise Deaf(self._session.why_not_heard(self._met, self._times.heard_within))
         self._catch_up.tell(now)
 
-    def _look_at_probe(self, now: float, session: Optional[Direct]) -> None:
-        probe, self._probe = self._probe, None
+    def _look_at_probe(self, now: float) -> None:
+        outcome, self._probe, session = self._probe.outcome, None, self._session
         missed = [inbox for inbox in self._inboxes if (inbox.missed if session else inbox.bus)]
-        if probe.error:
+        if isinstance(outcome, Exception):
             if session:
-                self.state.unknown(now, session.where(), one_line(probe.error))
+                self.state.unknown(now, session.where(), one_line(outcome))
             self._proof.not_sent(now, bool(session and missed))
             return
-        self._met = probe.met
+        self._met = outcome
         self._proof.sent(now)
         # now that the pooled connection works, Odoo's loops can use it; while nothing is heard, a
         # long round is finished first
@@ -211,11 +217,3 @@ class Listener(threading.Thread):
     def _next(self) -> float:
         """Return the time at which ``_tend`` has something to do again."""
         return min(self.state.reminder, self._proof.next(), self._catch_up.next())
-
-
-def _reason(error: Exception, place: str) -> str:
-    if isinstance(error, Deaf):
-        return DEAF
-    if place:
-        return LOST
-    return NOT_THERE if isinstance(error, NobodyThere) else REFUSED

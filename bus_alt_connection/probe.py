@@ -3,7 +3,7 @@
 
 import secrets
 import threading
-from typing import Callable, Mapping, Optional
+from typing import Callable, Mapping, Union
 
 from .session import Server, Session
 
@@ -15,7 +15,7 @@ NOTIFY = "SELECT current_database() FROM pg_notify('{}', '{}')"
 
 
 class Probe(threading.Thread):
-    """One probe, sent as soon as it is made; its attributes tell how far it is.
+    """One probe, sent as soon as it is made.
 
     :param parameters: libpq's, of the pooled connection
     :param done: called at the end, from the probe's own thread
@@ -24,9 +24,7 @@ class Probe(threading.Thread):
     def __init__(self, parameters: Mapping[str, str], done: Callable[[], None]):
         super().__init__(name="bus_alt_connection.probe", daemon=True)
         self.payload = secrets.token_hex(8)
-        self.finished = False
-        self.met: Optional[Server] = None  # who took it
-        self.error: Optional[Exception] = None
+        self.outcome: Union[Server, Exception, None] = None  # who took it, or why nobody did
         self._parameters, self._done = parameters, done
         self.start()
 
@@ -34,9 +32,7 @@ class Probe(threading.Thread):
         try:
             with Session(self._parameters, TIMEOUT) as session:
                 notify = NOTIFY.format(CHANNEL, self.payload)
-                self.met = Server(*session.run(notify), session.started())
+                self.outcome = Server(*session.run(notify), session.started())
         except Exception as error:  # no probe, no proof: whatever it was, the listener has to know
-            self.error = error
-        finally:
-            self.finished = True
-            self._done()
+            self.outcome = error
+        self._done()
