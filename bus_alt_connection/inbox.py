@@ -17,6 +17,7 @@ from .waker import Waker
 _logger = logging.getLogger(__name__)
 
 EVERYTHING = ""  # the payload that stands for all that Odoo's function serves
+NOT_READABLE = "%s: ignored a notification that Odoo cannot read: it is not from Odoo"
 
 
 class Inbox:
@@ -41,6 +42,7 @@ class Inbox:
         self.channel, self.bus, self.everything = channel, bus, everything
         # a bus listens because somebody has subscribed, maybe a moment ago
         self.missed = bus
+        self.refused = 0  # payloads that were kept from Odoo
         self.closed = 0
         self.notifies: list = []
         self.on_close: Optional[Callable[[Inbox], None]] = None
@@ -49,14 +51,16 @@ class Inbox:
         # nobody needs the same message twice, and a cron worker may be busy for an hour
         self._arrived: Dict[str, None] = {}
 
-    def deliver(self, payloads: Collection[str]) -> int:
-        """Let Odoo's loop wake and find these payloads; return how many were kept from it."""
+    def deliver(self, payloads: Collection[str]) -> None:
+        """Let Odoo's loop wake and find these payloads, but for those that it does not survive."""
         good = [payload for payload in payloads if self._accepts(payload)]
+        if len(good) < len(payloads) and not self.refused:
+            _logger.warning(NOT_READABLE, self.channel)
+        self.refused += len(payloads) - len(good)
         if good:
             with self._lock:
                 self._arrived.update(dict.fromkeys(good))
             self._waker.wake()
-        return len(payloads) - len(good)
 
     def fileno(self) -> int:
         return self._waker.fileno()

@@ -36,7 +36,6 @@ _logger = logging.getLogger(__name__)
 TIMES = Times()
 # why a session, or an attempt to open one, failed; a deaf one hears nothing, though it is there
 LOST, REFUSED, NOT_THERE = "lost", "refused", "not_there"
-NOT_READABLE = "%s: ignored a notification that Odoo cannot read: it is not from Odoo"
 
 
 class Deaf(Exception):
@@ -53,7 +52,6 @@ class Listener(threading.Thread):
         super().__init__(name="bus_alt_connection.listener", daemon=True)
         self.state = State(times)
         self.heard: Counter = Counter()  # notifications, by channel
-        self.refused = 0  # those that were kept from Odoo
         self.reconnects = dict.fromkeys((LOST, DEAF, REFUSED, NOT_THERE), 0)
         self.tls: Optional[str] = None  # the protocol of the session
         self._settings, self._times = settings, times
@@ -170,11 +168,7 @@ class Listener(threading.Thread):
         if self._proof.proven:
             self.state.listening(now, session.where(), took)
         for inbox in self._inboxes:
-            payloads = [one.payload for one in heard if one.channel == inbox.channel]
-            refused = inbox.deliver(payloads)
-            if refused and not self.refused:
-                _logger.warning(NOT_READABLE, inbox.channel)
-            self.refused += refused
+            inbox.deliver([one.payload for one in heard if one.channel == inbox.channel])
         self.heard.update(one.channel for one in heard if one.channel != CHANNEL)
 
     # --- proving and catching up, while listening and while deaf --------------------

@@ -159,7 +159,7 @@ def test_payloads_that_odoo_cannot_read_are_kept_from_it(servers, listen, caplog
     site.delivers()
     assert "hello" not in site.loop.payloads
     assert caplog.text.count("ignored a notification that Odoo cannot read") == 1
-    assert site.listener.refused == 4
+    assert site.loop.inbox.refused == 4
     assert site.listener.heard["imbus"] >= 5
 
 
@@ -172,7 +172,7 @@ def test_payloads_of_a_newer_odoo_are_handed_to_it_and_counted(servers, listen, 
         servers.postgres.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
     wait_until(lambda: site.listener.heard["imbus"] == 4, "they are heard")
     wait_until(lambda: set(unknown) <= set(site.loop.payloads), "Odoo gets them")
-    assert site.listener.refused == 1
+    assert site.loop.inbox.refused == 1
     assert "not JSON" not in site.loop.payloads
     assert caplog.text.count("ignored a notification") == 1
     assert site.state.name == "listening"
