@@ -10,6 +10,8 @@ import random
 from collections import deque
 from typing import Iterable, List, Mapping
 
+from .times import NEVER
+
 _logger = logging.getLogger(__name__)
 
 # Each channel makes Odoo query for the websockets that are subscribed to it. A batch every
@@ -56,7 +58,7 @@ class CatchUp:
 
     def next(self) -> float:
         """Return when something will be due."""
-        return self._due if self._left else float("inf")
+        return self._due if self._left else NEVER
 
 
 def everybody(subscriptions: Mapping) -> List[str]:

@@ -28,12 +28,11 @@ from .proof import SEND, Proof
 from .retry import Retry
 from .session import Server, one_line
 from .state import DEAF, State
-from .times import Times
+from .times import TIMES, Times
 from .waker import LONG, Stopped, Waker
 
 _logger = logging.getLogger(__name__)
 
-TIMES = Times()
 # why a session, or an attempt to open one, failed; a deaf one hears nothing, though it is there
 LOST, REFUSED, NOT_THERE = "lost", "refused", "not_there"
 

@@ -25,7 +25,7 @@ from .addresses import NobodyThere
 from .pooler import Pooled, lends
 from .retry import Retry
 from .session import Session, one_line
-from .times import Times
+from .times import TIMES
 from .waker import LONG, Stopped, Waker
 
 _logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class Outbox:
     def _failed(self, began: float, error: Exception) -> float:
         self.failures += 1
         if not self._retry:
-            self._retry = Retry(Times())
+            self._retry = Retry(TIMES)
             _logger.warning(WAITS, one_line(error))
         self._retry.began(began)
         return self._retry.failed(time.monotonic(), isinstance(error, NobodyThere))

@@ -8,9 +8,7 @@ finds everything: a dead peer, a deaf one, another server, an old primary, a poo
 import random
 from typing import Collection, Optional
 
-from .times import Times
-
-NEVER = float("inf")
+from .times import NEVER, Times
 
 # what there is to do
 SEND, GIVE_UP = "send a probe", "give the session up: it does not hear"

@@ -7,7 +7,7 @@ from typing import Collection, List, NamedTuple, Optional
 
 from .pages import Answer
 from .state import DEAF, LISTENING, STARTING, UNKNOWN, State
-from .times import Times
+from .times import TIMES
 
 PATH = "/bus_alt_connection/ready"
 
@@ -34,7 +34,7 @@ def channels(process, expected: Collection[str]) -> List[Channel]:
     :param expected: channels on which it has to listen
     """
     listener = process.listener
-    state = listener.state if listener and listener.is_alive() else State(Times())
+    state = listener.state if listener and listener.is_alive() else State(TIMES)
     listens_on = state.channels.split(", ") if state.channels else []
     ago = None if state.proven is None else time.monotonic() - state.proven
     stuck = state.name == LISTENING and ago > STUCK

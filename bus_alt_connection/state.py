@@ -17,12 +17,11 @@ once it has lasted a minute.
 import logging
 from typing import Optional
 
-from .times import Times
+from .times import NEVER, Times
 
 _logger = logging.getLogger(__name__)
 
 STARTING, LISTENING, UNKNOWN, DEAF = "starting", "listening", "unknown", "deaf"
-NEVER = float("inf")
 
 NOT_KNOWN = (
     "%s: unknown whether notifications arrive: listening at %s, but the pooled connection"

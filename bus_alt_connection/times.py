@@ -3,6 +3,8 @@
 
 from typing import NamedTuple, Tuple
 
+NEVER = float("inf")
+
 
 class Times(NamedTuple):
     """A pair is a range: each wait is drawn from it, so that a fleet spreads out."""
@@ -28,3 +30,6 @@ class Times(NamedTuple):
 
     # The log says again that notifications do not arrive.
     reminder: float = 60.0
+
+
+TIMES = Times()

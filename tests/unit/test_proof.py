@@ -2,10 +2,8 @@
 
 import pytest
 
-from bus_alt_connection.proof import GIVE_UP, NEVER, SEND, Proof
-from bus_alt_connection.times import Times
-
-TIMES = Times()
+from bus_alt_connection.proof import GIVE_UP, SEND, Proof
+from bus_alt_connection.times import NEVER, TIMES
 
 
 @pytest.fixture
