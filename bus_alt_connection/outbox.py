@@ -129,16 +129,13 @@ class Outbox:
                 self._idle = None
                 self._waiting, self._sending = {**self._sending, **self._waiting}, {}
             if self._waiting:  # else an idle session has ended
-                return self._failed(began, error)
+                self.failures += 1
+                if not self._retry:
+                    self._retry = Retry(TIMES)
+                    _logger.warning(WAITS, one_line(error))
+                self._retry.began(began)
+                return self._retry.failed(time.monotonic(), isinstance(error, NobodyThere))
         return 0.0
-
-    def _failed(self, began: float, error: Exception) -> float:
-        self.failures += 1
-        if not self._retry:
-            self._retry = Retry(TIMES)
-            _logger.warning(WAITS, one_line(error))
-        self._retry.began(began)
-        return self._retry.failed(time.monotonic(), isinstance(error, NobodyThere))
 
     def _use(self, session: Pooled) -> None:
         """Send on this session until it has to be closed.
@@ -169,7 +166,7 @@ class Outbox:
             try:
                 if batch:
                     session.send(batch)
-                session.answer()
+                session.finish()
             except Exception as error:
                 if not session.refuses(error):
                     raise

@@ -2,7 +2,6 @@
 """The pooled connection: a session on it that NOTIFY is sent in, and what is behind it."""
 
 import contextlib
-import os
 import socket
 from typing import Iterable
 
@@ -22,20 +21,13 @@ class Pooled(Session):
         # on the socket itself: the oldest libpq has no keyword for it; a socket in the file
         # system refuses it
         refused = contextlib.suppress(OSError, AttributeError)
-        with refused, socket.socket(fileno=os.dup(self.connection.fileno())) as one:
+        with refused, self._socket() as one:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED)
 
     def send(self, statements: Iterable[tuple]) -> None:
-        """Send these (query, parameters), one transaction, without waiting for the answer."""
+        """Send these (query, parameters), one transaction, for ``finish`` to wait for."""
         self._cursor = self.connection.cursor()  # psycopg2 wants it until the answer is there
         self._cursor.execute(b"; ".join(self._cursor.mogrify(*one) for one in statements))
-
-    def answer(self) -> None:
-        """Wait for the answer, if there is one to come.
-
-        :raises psycopg2.Error: where it is an error, or the session has ended
-        """
-        self._finish()
 
     def refuses(self, error: Exception) -> bool:
         """Tell whether the statement itself is to blame, so that it is no use to send it again."""

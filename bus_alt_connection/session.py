@@ -38,7 +38,7 @@ class Server(NamedTuple):
     started: str  # or nothing, where the role may not know
 
 
-class Session:
+class Session(contextlib.AbstractContextManager):
     """One session, with whom the first address leads to that takes a connection.
 
     :param parameters: libpq's; ``{pid}`` in ``application_name`` stands for this process
@@ -67,7 +67,7 @@ class Session:
         wanted["application_name"] = wanted["application_name"].replace("{pid}", str(os.getpid()))
         try:
             self.connection = psycopg2.connect(async_=True, **wanted)
-            self._finish()
+            self.finish()
             self.number = self._number(wanted)
             info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
             if info:
@@ -87,16 +87,15 @@ class Session:
 
     def _number(self, wanted: Mapping[str, str]) -> int:
         """Return which of the addresses was reached, counted from 0 in their order."""
-        addresses, ports = (wanted.get(key, "").split(",") for key in ("hostaddr", "port"))
-        peer = None
-        fileno = self.connection.fileno()
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fileno)) as one:
-            peer = one.getpeername()
-        if isinstance(peer, tuple):  # else a socket in the file system
-            for number, address in enumerate(addresses):
-                if address == peer[0] and ports[number % len(ports)] == str(peer[1]):
-                    return number
+        addresses = list(zip(*(wanted.get(key, "").split(",") for key in ("hostaddr", "port"))))
+        # a socket in the file system has a name that is none of these
+        with contextlib.suppress(OSError, ValueError), self._socket() as one:
+            address, port = one.getpeername()[:2]
+            return addresses.index((address, str(port)))
         return 0
+
+    def _socket(self) -> socket.socket:
+        return socket.socket(fileno=os.dup(self.connection.fileno()))
 
     def meet(self) -> None:
         """Learn who is at the other end."""
@@ -105,7 +104,7 @@ class Session:
         """Run one statement in a transaction of its own and return its first row, if any."""
         cursor = self.connection.cursor()
         cursor.execute(statement)
-        self._finish()
+        self.finish()
         return cursor.fetchone() if cursor.description else None
 
     def ask(self, statement: str) -> Optional[tuple]:
@@ -132,9 +131,6 @@ class Session:
         if self.connection is not None:
             self.connection.close()
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *exc_info):
         self.close()
 
@@ -142,7 +138,11 @@ class Session:
         self._waker.wait(0)  # may end it
         self._meanwhile()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Wait for what is under way.
+
+        :raises psycopg2.Error: where the answer is an error, or the session has ended
+        """
         deadline = time.monotonic() + self._timeout
         while True:
             state = self.connection.poll()
