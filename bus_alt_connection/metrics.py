@@ -8,7 +8,8 @@ with ``imdispatcher_metrics = True`` only.
 import os
 from typing import Collection, Dict, List
 
-from .pages import Answer
+from werkzeug.wrappers import Response
+
 from .ready import channels
 
 PATH = "/bus_alt_connection/metrics"
@@ -33,7 +34,7 @@ METRICS = {
 }
 
 
-def report(process, expected: Collection[str]) -> Answer:
+def report(process, expected: Collection[str]) -> Response:
     """Return all metrics of this process; parameters as ``ready.channels``."""
     samples: Dict[str, List[str]] = {name: [] for name in METRICS}
 
@@ -59,4 +60,4 @@ def report(process, expected: Collection[str]) -> Answer:
     for name, (kind, meaning) in METRICS.items():
         if samples[name]:
             lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}", *samples[name]]
-    return Answer("200 OK", KIND, "\n".join(lines) + "\n")
+    return Response("\n".join(lines) + "\n", content_type=KIND)

@@ -8,7 +8,9 @@ is down.
 import functools
 import logging
 import threading
-from typing import Callable, List, Mapping, NamedTuple
+from typing import Callable, List, Mapping
+
+from werkzeug.wrappers import Response
 
 _logger = logging.getLogger(__name__)
 
@@ -17,14 +19,6 @@ _logger = logging.getLogger(__name__)
 ACCESS_LOGS = ("werkzeug", "longpolling", "odoo.http.server")
 
 NOT_STARTED = "imbus: the bus is not started yet, but with the first subscription: %r"
-
-
-class Answer(NamedTuple):
-    """What a page says now."""
-
-    status: str
-    kind: str  # its Content-Type
-    content: str
 
 
 class Quiet(threading.local):
@@ -46,7 +40,7 @@ class Quiet(threading.local):
 
 def answering(
     stock,
-    pages: Mapping[str, Callable[[List[str]], Answer]],
+    pages: Mapping[str, Callable[[List[str]], Response]],
     start_bus: Callable[[], List[str]],
 ):
     """Return Odoo's WSGI entry point with these pages before it.
@@ -71,18 +65,13 @@ def answering(
         page = pages.get(environ.get("PATH_INFO"))
         if page is None:
             return stock(self, environ, start_response)
-        method = environ["REQUEST_METHOD"]
-        if method not in ("GET", "HEAD"):
-            headers = [("Allow", "GET, HEAD"), ("Content-Length", "0")]
-            start_response("405 Method Not Allowed", headers)
-            return []
-        quiet.answered = not environ.get("QUERY_STRING")
-        answer = page(expected)
-        content = answer.content.encode()
-        headers = [("Content-Type", answer.kind), ("Content-Length", str(len(content)))]
-        headers.append(("Cache-Control", "no-store"))
-        start_response(answer.status, headers)
-        return [content] if method == "GET" else []
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            quiet.answered = not environ.get("QUERY_STRING")
+            answer = page(expected)
+            answer.headers["Cache-Control"] = "no-store"
+        else:
+            answer = Response(status="405 Method Not Allowed", headers={"Allow": "GET, HEAD"})
+        return answer(environ, start_response)
 
     return entry
 

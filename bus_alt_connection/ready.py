@@ -5,7 +5,8 @@ import json
 import time
 from typing import Collection, List, NamedTuple, Optional
 
-from .pages import Answer
+from werkzeug.wrappers import Response
+
 from .state import DEAF, LISTENING, STARTING, UNKNOWN, State
 from .times import TIMES
 
@@ -46,7 +47,7 @@ def channels(process, expected: Collection[str]) -> List[Channel]:
     return found
 
 
-def report(process, expected: Collection[str]) -> Answer:
+def report(process, expected: Collection[str]) -> Response:
     """Return the answer for a load balancer; parameters as ``channels``."""
     found = channels(process, expected)
     ready = all(channel.ready for channel in found)
@@ -59,4 +60,5 @@ def report(process, expected: Collection[str]) -> Answer:
         for channel in found
     ]
     status = "200 OK" if ready else "503 Service Unavailable"
-    return Answer(status, "application/json", json.dumps({"ready": ready, "listeners": listeners}))
+    content = json.dumps({"ready": ready, "listeners": listeners})
+    return Response(content, status, content_type="application/json")

@@ -15,9 +15,11 @@ def report(listener=None, expected=("imbus",), waiting=0, failures=0) -> dict:
     outbox = types.SimpleNamespace(waiting=waiting, failures=failures)
     process = types.SimpleNamespace(listener=listener, astray=set(), outbox=outbox)
     answer = metrics.report(process, expected)
-    assert (answer.status, answer.kind) == ("200 OK", "text/plain; version=0.0.4; charset=utf-8")
-    assert answer.content.endswith("\n")
-    lines = [line.rpartition(" ") for line in answer.content.splitlines() if line[0] != "#"]
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    text = answer.get_data(as_text=True)
+    assert text.endswith("\n")
+    lines = [line.rpartition(" ") for line in text.splitlines() if line[0] != "#"]
     return {name: float(value) for name, _blank, value in lines}
 
 
@@ -72,7 +74,7 @@ def test_a_process_without_a_listener_shows_what_it_sends():
 def test_each_metric_has_a_line_of_help_and_its_type_before_its_samples():
     outbox = types.SimpleNamespace(waiting=0, failures=0)
     process = types.SimpleNamespace(listener=listener(), astray=set(), outbox=outbox)
-    lines = metrics.report(process, ["imbus"]).content.splitlines()
+    lines = metrics.report(process, ["imbus"]).get_data(as_text=True).splitlines()
     for name, (kind, meaning) in metrics.METRICS.items():
         i = lines.index(f"# HELP {name} {meaning}")
         assert lines[i + 1] == f"# TYPE {name} {kind}"

@@ -4,6 +4,7 @@ import logging
 import threading
 
 import pytest
+from werkzeug.wrappers import Response
 
 from bus_alt_connection import pages
 
@@ -14,7 +15,7 @@ class Application:
     """An application with one page of the addon before it."""
 
     def __init__(self, start_bus=list):
-        own = {PATH: lambda expected: pages.Answer("200 OK", "text/plain", f"ear: {expected}")}
+        own = {PATH: lambda expected: Response(f"ear: {expected}", content_type="text/plain")}
         self._entry = pages.answering(lambda *_request: [b"Odoo's"], own, start_bus)
         self.status, self.headers = "", {}
 

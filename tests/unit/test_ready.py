@@ -41,7 +41,7 @@ def test_a_listener_that_proves_nothing_any_more():
 def test_strangers_learn_no_places_and_no_reasons():
     state = listening()
     state.deaf(time.monotonic(), "10.0.0.5:5432: password authentication failed")
-    said = json.loads(ready.report(process(state), []).content)
+    said = json.loads(ready.report(process(state), []).get_data())
     (imbus,) = said.pop("listeners")
     assert said == {"ready": False}
     assert 0.9 < imbus.pop("proven_seconds_ago") < 2
