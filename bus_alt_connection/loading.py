@@ -12,12 +12,13 @@ Before 20.0 a plain load needs no session: its ``lock_timeout`` then is for its 
 import contextlib
 import fcntl
 import functools
+import itertools
 import logging
 import os
 import tempfile
 import threading
 import time
-from typing import Iterator, Mapping, Optional
+from typing import Iterator, Mapping
 
 import psycopg2
 
@@ -70,14 +71,24 @@ class Loader:
         return mine if mine is not None and mine.dbname == database else None
 
     @contextlib.contextmanager
-    def session(self, database: str) -> Iterator[None]:
+    def session(self, database: str, update: bool) -> Iterator[None]:
         """Let this thread's cursors of the database's registry be direct ones.
 
-        :raises psycopg2.OperationalError: where the direct connection is not there
+        :param update: the load cannot do without
+        :raises UserError: for an update, where the direct connection is not there
         """
-        if self.connection(database) is not None:
+        with contextlib.ExitStack() as stack:
+            try:
+                if self.connection(database) is None:
+                    stack.enter_context(self._direct(database))
+            except psycopg2.OperationalError as error:
+                if update:
+                    raise UserError(NOT_UPDATED.format(database, one_line(error))) from None
+                _logger.warning(PLAIN, database, one_line(error))
             yield
-            return
+
+    @contextlib.contextmanager
+    def _direct(self, database: str) -> Iterator[None]:
         with self._slot():
             pool = odoo.sql_db.ConnectionPool(CONNECTIONS)
             name = self._parameters["application_name"].replace("{pid}", str(os.getpid()))
@@ -94,36 +105,18 @@ class Loader:
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[None]:
+        """Take a slot; the kernel frees those of a process that was killed."""
         with self._lock:  # the locks of a file are a process's; it loads one registry at a time
-            slot = self._free()
-            while slot is None:
-                time.sleep(0.05)
-                slot = self._free()
+            for slot in itertools.cycle(range(SLOTS)):
+                try:
+                    fcntl.lockf(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+                    break
+                except OSError:
+                    time.sleep(0.05 / SLOTS)
             try:
                 yield
             finally:
                 fcntl.lockf(self._slots, fcntl.LOCK_UN, 1, slot)
-
-    def enter(self, stack: contextlib.ExitStack, database: str, update: bool) -> None:
-        """Give this thread a session until the stack ends.
-
-        :param update: the load cannot do without
-        :raises UserError: for an update, where the direct connection is not there
-        """
-        try:
-            stack.enter_context(self.session(database))
-        except psycopg2.OperationalError as error:
-            if update:
-                raise UserError(NOT_UPDATED.format(database, one_line(error))) from None
-            _logger.warning(PLAIN, database, one_line(error))
-
-    def _free(self) -> Optional[int]:
-        """Take a slot, if one is free; the kernel frees those of a process that was killed."""
-        for slot in range(SLOTS):
-            with contextlib.suppress(OSError):
-                fcntl.lockf(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
-                return slot
-        return None
 
     def for_transaction(self, database: str, query: str) -> str:
         """Return a statement that leaves nothing behind on a pooled connection.
@@ -162,9 +155,8 @@ def updating(stock, loader: Loader):
         # 14.0 hands over the registry's connection; up to 18.0 the third of args tells
         if not kwargs.get("update_module", args[2] if len(args) > 2 else False):
             return stock(registry, *args, **kwargs)
-        with contextlib.ExitStack() as stack:
-            database = getattr(registry, "db_name", None) or registry.dbname
-            loader.enter(stack, database, update=True)
+        database = getattr(registry, "db_name", None) or registry.dbname
+        with loader.session(database, update=True):
             return stock(registry, *args, **kwargs)
 
     return load_modules
@@ -176,8 +168,7 @@ def locking(stock, loader: Loader):
 
     @functools.wraps(stock)
     def new(db_name, *args, **kwargs):
-        with contextlib.ExitStack() as stack:
-            loader.enter(stack, db_name, any(kwargs.get(name) for name in updates))
+        with loader.session(db_name, any(kwargs.get(name) for name in updates)):
             return stock(db_name, *args, **kwargs)
 
     return staticmethod(new)
