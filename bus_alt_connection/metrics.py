@@ -44,14 +44,14 @@ def report(process, expected: Collection[str]) -> Response:
             samples[name].append(f"{name}{{{text}}} {value}")
 
     listener = process.listener
-    for channel in channels(process, expected):
-        add(UP, int(channel.ready), channel=channel.name)
-        add(AGE, channel.ago, channel=channel.name)
+    for one in channels(process, expected):
+        add(UP, int(one.ready), channel=one.channel)
+        add(AGE, one.proven_seconds_ago, channel=one.channel)
         if listener:
-            add(NOTIFICATIONS, listener.heard[channel.name], channel=channel.name)
-            add(PROBE, listener.state.round_trip, channel=channel.name)
+            add(NOTIFICATIONS, listener.heard[one.channel], channel=one.channel)
+            add(PROBE, listener.state.round_trip, channel=one.channel)
             for reason, number in listener.reconnects.items():
-                add(RECONNECTS, number, channel=channel.name, reason=reason)
+                add(RECONNECTS, number, channel=one.channel, reason=reason)
     # the workers behind one port answer in turn: each has figures of its own
     add(PENDING, process.outbox.waiting, pid=os.getpid())
     add(FAILURES, process.outbox.failures, pid=os.getpid())

@@ -16,11 +16,11 @@ STUCK = 90.0  # seconds without a proof, which is due each 11 s: the listener it
 
 
 class Channel(NamedTuple):
-    """How it stands with one channel."""
+    """How it stands with one channel, as the page says it."""
 
-    name: str
+    channel: str
     state: str
-    ago: Optional[float]  # seconds since something proved that notifications arrive
+    proven_seconds_ago: Optional[float]  # since something proved that notifications arrive
 
     @property
     def ready(self) -> bool:
@@ -37,7 +37,7 @@ def channels(process, expected: Collection[str]) -> List[Channel]:
     listener = process.listener
     state = listener.state if listener and listener.is_alive() else State(TIMES)
     listens_on = state.channels.split(", ") if state.channels else []
-    ago = None if state.proven is None else time.monotonic() - state.proven
+    ago = None if state.proven is None else round(time.monotonic() - state.proven, 1)
     stuck = state.name == LISTENING and ago > STUCK
     found = []
     for channel in sorted({*listens_on, *expected, *process.astray}):
@@ -50,15 +50,7 @@ def channels(process, expected: Collection[str]) -> List[Channel]:
 def report(process, expected: Collection[str]) -> Response:
     """Return the answer for a load balancer; parameters as ``channels``."""
     found = channels(process, expected)
-    ready = all(channel.ready for channel in found)
-    listeners = [
-        {
-            "channel": channel.name,
-            "state": channel.state,
-            "proven_seconds_ago": channel.ago if channel.ago is None else round(channel.ago, 1),
-        }
-        for channel in found
-    ]
+    ready = all(one.ready for one in found)
     status = "200 OK" if ready else "503 Service Unavailable"
-    content = json.dumps({"ready": ready, "listeners": listeners})
+    content = json.dumps({"ready": ready, "listeners": [one._asdict() for one in found]})
     return Response(content, status, content_type="application/json")
