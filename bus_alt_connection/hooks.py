@@ -8,8 +8,8 @@ gets an inbox, a sending one the outbox, a registry a connection that may be dir
 what Odoo gives. A cron job that runs deeper in a listener's thread is somebody else.
 """
 
+import contextlib
 import functools
-import importlib
 import logging
 import re
 import sys
@@ -29,6 +29,7 @@ from .seams import LISTENS, LOADS, SENDS, SERVER, Seam
 
 _logger = logging.getLogger(__name__)
 
+LISTEN = re.compile(r"\s*listen\s+(imbus|cron_trigger)\b", re.I)
 ASTRAY = (
     "LISTEN %s went to an ordinary connection of Odoo, not through bus_alt_connection: behind a"
     " pooler no notification will arrive. Another addon has replaced odoo.sql_db.db_connect, or the"
@@ -131,7 +132,7 @@ def _connecting(stock, process: Process, found: Mapping[str, Seam]):
     return db_connect
 
 
-class _Sender:
+class _Sender(contextlib.AbstractContextManager):
     """Stands where Odoo's sending functions expect a connection and its cursor."""
 
     def __init__(self, outbox: Outbox):
@@ -145,9 +146,6 @@ class _Sender:
         own = (query.code, query.params) if hasattr(query, "code") else (query, params)
         self._outbox.put(*own)
 
-    def __enter__(self):
-        return self
-
     def __exit__(self, *exc_info):
         """What was put is sent; nothing is left to do."""
 
@@ -155,7 +153,7 @@ class _Sender:
 def _inbox(row: Seam) -> Inbox:
     if not row.subscriptions:
         # where Odoo has no such function, a cron worker looks at all whatever it is told
-        databases = getattr(importlib.import_module(SERVER), "cron_database_list", list)
+        databases = getattr(look_up(SERVER), "cron_database_list", list)
         return Inbox(row.channel, names=lambda: list(databases()))
 
     def everything():
@@ -175,21 +173,16 @@ def _harmless(stock, process: Process):
 
     @functools.wraps(stock)
     def execute(self, query, *args, **kwargs):
-        if isinstance(query, str):
-            if self.dbname != system:
-                query = process.loader.for_transaction(self.dbname, query)
-            elif re.match(r"\s*listen\s", query, re.I):
-                _astray(process, query)
+        if isinstance(query, str) and self.dbname != system:
+            query = process.loader.for_transaction(self.dbname, query)
+        elif isinstance(query, str):
+            listen = LISTEN.match(query)
+            if listen and listen[1] not in process.astray:
+                process.astray.add(listen[1])
+                _logger.error(ASTRAY, listen[1])
         return stock(self, query, *args, **kwargs)
 
     return execute
-
-
-def _astray(process: Process, query: str) -> None:
-    listen = re.match(r"\s*listen\s+(imbus|cron_trigger)\b", query, re.I)
-    if listen and listen.group(1) not in process.astray:
-        process.astray.add(listen.group(1))
-        _logger.error(ASTRAY, listen.group(1))
 
 
 def _kept_alive(stock):

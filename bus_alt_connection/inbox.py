@@ -5,6 +5,7 @@ Odoo's own loop stays as it is. It says LISTEN, then waits on the inbox as it wo
 connection; the listener fills it. So no loss of a session ever reaches Odoo's loop.
 """
 
+import contextlib
 import logging
 import re
 import threading
@@ -87,7 +88,7 @@ class Inbox:
             self._waker.close()
 
 
-class Cursor:
+class Cursor(contextlib.AbstractContextManager):
     """Stands where Odoo's listening functions expect a connection and its cursor.
 
     :param listen: is given the inbox once Odoo has run LISTEN
@@ -120,9 +121,6 @@ class Cursor:
 
     def close(self) -> None:
         self._cnx.close()
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exc_info):
         self.close()
