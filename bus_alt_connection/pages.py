@@ -39,9 +39,7 @@ class Quiet(threading.local):
 
 
 def answering(
-    stock,
-    pages: Mapping[str, Callable[[List[str]], Response]],
-    start_bus: Callable[[], List[str]],
+    stock, pages: Mapping[str, Callable[[List[str]], Response]], start_bus: Callable[[], List[str]]
 ):
     """Return Odoo's WSGI entry point with these pages before it.
 

@@ -75,8 +75,7 @@ def load(
         if environ.get(name):  # libpq would take it too, but wait for a name server without limit
             pooled.setdefault(keyword, environ[name])
     name = pooled.get("application_name", "odoo-{pid}")
-    name = re.sub(rf"\b{os.getpid()}\b", "{pid}", name)
-    pooled["application_name"] = name
+    pooled["application_name"] = re.sub(rf"\b{os.getpid()}\b", "{pid}", name)
     direct = _direct(given, pooled)
     _check_with_libpq(given, direct)
     owner = _owner(given, direct, pooled)

@@ -123,8 +123,7 @@ class Session(contextlib.AbstractContextManager):
         """Wait for notifications, at most so many seconds, and return them, oldest first."""
         if not self.connection.notifies and self._waker.wait(seconds, self.connection):
             self.connection.poll()
-        heard = list(self.connection.notifies)
-        del self.connection.notifies[:]
+        heard, self.connection.notifies = self.connection.notifies, []
         return heard
 
     def close(self) -> None:

@@ -44,14 +44,13 @@ HOST = re.compile(r"[/@].*|[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*(:[0-9a-f
 NUMBERS = re.compile(r"connect_timeout|tcp_user_timeout|keepalives(_idle|_interval|_count)?")
 
 # libpq knows which keywords there are, but does not list them; these are for "did you mean"
-KEYWORDS = re.findall(
-    r"\w+",
-    """host hostaddr port user password passfile service options application_name client_encoding
+KEYWORDS = """
+    host hostaddr port user password passfile service options application_name client_encoding
     channel_binding require_auth requirepeer sslmode sslrootcert sslcert sslkey sslpassword sslcrl
     sslsni sslnegotiation ssl_min_protocol_version ssl_max_protocol_version gssencmode krbsrvname
     target_session_attrs load_balance_hosts connect_timeout tcp_user_timeout keepalives
-    keepalives_idle keepalives_interval keepalives_count""",
-)
+    keepalives_idle keepalives_interval keepalives_count
+"""
 
 SECRET = re.compile(r"password|secret|scram_")
 
@@ -169,7 +168,7 @@ def is_keyword(name: str) -> bool:
 def _instead(option: str) -> str:
     if option == DB + "dsn":
         return f"each keyword of libpq is a setting of its own now, such as {DB}sslrootcert"
-    known = [*MEANINGS, *(DB + word for word in KEYWORDS if is_keyword(word))]
+    known = [*MEANINGS, *(DB + word for word in KEYWORDS.split() if is_keyword(word))]
     # what all names begin with would make any two of them alike
     near = difflib.get_close_matches(
         option[len(PREFIX) :], [name[len(PREFIX) :] for name in known], 1, 0.7

@@ -48,13 +48,7 @@ class Buscheck(Command):
             give_up(f"{verdict}, before {', '.join(others)}", 1, known.json)
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection import (
-            check,
-            jobrunner,
-            load_settings,
-            lookup,
-            settings,
-        )
+        from odoo.addons.bus_alt_connection import check, jobrunner, load_settings, lookup, settings
 
         try:
             found = load_settings()
