@@ -29,7 +29,7 @@ from .retry import Retry
 from .session import Server, one_line
 from .state import DEAF, State
 from .times import TIMES, Times
-from .waker import LONG, Stopped, Waker
+from .waker import Stopped, Waker
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Listener(threading.Thread):
         self._channels: Tuple[str, ...] = ()  # the session listens on
         self._probe: Optional[Probe] = None  # on its way
         self._met: Optional[Server] = None  # by the last probe
-        self._turn = 0  # which address comes first
+        self._turn = self._pooled_turn = 0  # which address comes first
         self.add(inbox)
 
     def add(self, inbox: Inbox) -> bool:
@@ -92,10 +92,9 @@ class Listener(threading.Thread):
         self._retry.began(time.monotonic())
         self.state.starting(", ".join(self._wanted()))
         direct = self._settings.direct
-        timeout = float(direct["connect_timeout"]) or LONG  # as libpq has it: 0 is no limit
         try:
             self._tend()
-            with Direct(direct, timeout, self._waker, self._turn, self._tend) as self._session:
+            with Direct(direct, 0, self._waker, self._turn, self._tend) as self._session:
                 self.tls = self._session.tls
                 self._listen(self._session)
         except Exception as error:
@@ -183,7 +182,7 @@ class Listener(threading.Thread):
             self._look_at_probe(now)
         todo = self._proof.todo(now)
         if todo == SEND:
-            self._probe = Probe(self._settings.pooled, self._waker.wake)
+            self._probe = Probe(self._settings.pooled, self._pooled_turn, self._waker.wake)
             self._proof.sending(now, self._probe.payload)
         elif todo:
             raise Deaf(self._session.why_not_heard(self._met, self._times.heard_within))
@@ -193,6 +192,7 @@ class Listener(threading.Thread):
         outcome, self._probe, session = self._probe.outcome, None, self._session
         missed = [inbox for inbox in self._inboxes if (inbox.missed if session else inbox.bus)]
         if isinstance(outcome, Exception):
+            self._pooled_turn += 1
             if session:
                 self.state.unknown(now, session.where(), one_line(outcome))
             self._proof.not_sent(now, bool(session and missed))

@@ -64,6 +64,7 @@ class Outbox:
         self._idle: Optional[Pooled] = None  # what ``put`` may send on
         self._used = self._look = 0.0  # when last; when to look again whether the pooler lends
         self._lends = False
+        self._turn = 0  # which address of the pooler comes first
         self._retry: Optional[Retry] = None  # while sending fails
 
     @property
@@ -87,9 +88,11 @@ class Outbox:
                 self.dropped += 1
                 if self.dropped == 1:
                     _logger.error("more than %d NOTIFY wait: the oldest are dropped", MOST)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True)
-                self._thread.start()
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, daemon=True)
+                with contextlib.suppress(RuntimeError):  # none to be had: the next one tries again
+                    thread.start()
+                    self._thread = thread
         self._waker.wake()
 
     def flush(self, seconds: float) -> bool:
@@ -113,18 +116,22 @@ class Outbox:
         with contextlib.suppress(Stopped):
             while True:
                 pause = due - time.monotonic() if self._waiting else LONG
-                if pause > 0:
-                    self._waker.wait(pause)
-                else:
-                    due = self._attempt()
+                try:
+                    if pause > 0:
+                        self._waker.wait(pause)
+                    else:
+                        due = self._attempt()
+                except Exception:  # no file descriptor, no memory to be had
+                    time.sleep(1.0)
 
     def _attempt(self) -> float:
         """Send what waits, and return when the next attempt may begin."""
         began = time.monotonic()
         try:
-            with Pooled(self._parameters, ANSWER, self._waker) as session:
+            with Pooled(self._parameters, ANSWER, self._waker, self._turn) as session:
                 self._use(session)
         except Exception as error:
+            self._turn += 1  # of two poolers the other one may answer
             with self._lock:
                 self._idle = None
                 self._waiting, self._sending = {**self._sending, **self._waiting}, {}
@@ -186,6 +193,6 @@ class Outbox:
             self._look, self._lends = now + BELIEVED, False
             # who gets no connection in time is not where they are lent
             in_time = contextlib.suppress(psycopg2.Error)
-            with in_time, Session(self._parameters, LOOK, self._waker) as other:
+            with in_time, Session(self._parameters, LOOK, self._waker, self._turn) as other:
                 self._lends = lends(session, other)
         return self._lends

@@ -18,7 +18,7 @@ import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_WRITE
 
 from .addresses import NobodyThere, resolved
-from .waker import Waker
+from .waker import LONG, Waker
 
 # in an answer of somebody who is there; the first two are libpq's, for target_session_attrs
 NO_PRIMARY = re.compile(
@@ -42,7 +42,7 @@ class Session(contextlib.AbstractContextManager):
     """One session, with whom the first address leads to that takes a connection.
 
     :param parameters: libpq's; ``{pid}`` in ``application_name`` stands for this process
-    :param timeout: of connecting and of each statement, seconds
+    :param timeout: of connecting and of each statement, seconds; 0: their ``connect_timeout``
     :param waker: what may end every wait in it
     :param turn: which address comes first, counted from 0, over and over
     :param meanwhile: called some times a second while it connects
@@ -53,11 +53,13 @@ class Session(contextlib.AbstractContextManager):
     def __init__(
         self,
         parameters: Mapping[str, str],
-        timeout: float,
+        timeout: float = 0,
         waker: Waker = NOBODY,
         turn: int = 0,
         meanwhile: Callable[[], object] = bool,
     ):
+        # as libpq has it, 0 is no limit there
+        timeout = timeout or float(parameters["connect_timeout"]) or LONG
         self._waker, self._timeout, self._meanwhile = waker, timeout, meanwhile
         self._reached, self.connection = False, None
         wanted = resolved(parameters, timeout, turn, self._while_looking_up)

@@ -321,6 +321,49 @@ def test_five_processes_share_three_places(servers, make, ear):
         wait_until(lambda: clients(one) == 0, "nothing is held", 2)
 
 
+def test_of_two_poolers_the_first_does_not_answer(servers, make, ear, monkeypatch):
+    """A node that is gone without a word."""
+    monkeypatch.setattr(module, "ANSWER", 1.0)
+    pooled = settings_of(servers).pooled
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.2", int(pooled["port"])))
+        silent.listen(5)
+        outbox = make(servers, host=f"127.0.0.2,{pooled['host']}")
+        put(outbox, "by the other")
+        ear.wait_for("by the other")
+
+
+def test_no_thread_is_to_be_had_for_a_moment(servers, make, ear):
+    outbox = make(servers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused_thread)
+        put(outbox, "without a thread")
+    put(outbox, "with one")
+    ear.wait_for("without a thread")
+
+
+def refused_thread(_thread):
+    raise RuntimeError("can't start new thread")
+
+
+def test_no_descriptor_is_to_be_had_for_a_moment(servers, make, ear, monkeypatch):
+    outbox = make(servers)
+    waits = iter([OSError(24, "Too many open files")])
+    own = outbox._waker.wait
+
+    def wait(*args):
+        for error in waits:
+            raise error
+        return own(*args)
+
+    monkeypatch.setattr(outbox._waker, "wait", wait)
+    put(outbox, "before")
+    ear.wait_for("before")
+    put(outbox, "afterwards")
+    ear.wait_for("afterwards")
+    assert next(waits, None) is None
+
+
 def test_a_refused_statement_does_not_stop_the_others(servers, make, ear, caplog):
     with pooler(servers) as one:
         outbox = warm(make(servers, port=one.port))
