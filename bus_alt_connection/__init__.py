@@ -11,7 +11,8 @@ The parts, in the order of the story:
 * ``inbox``: what Odoo's own loops wait on; with ``payload``.
 * ``outbox``: what the NOTIFY of a commit is put into; with ``pooler``.
 * ``seams``, ``lookup``, ``hooks``: which functions of Odoo are concerned, and how they get all
-  this; with ``loading`` and ``jobrunner``. Nothing above this line imports Odoo.
+  this; with ``loading``, ``manager``, ``websockets`` and ``jobrunner``. Nothing above this line
+  imports Odoo.
 * ``pages``, ``ready``, ``metrics``: what machines are told that ask over HTTP.
 * ``check``, ``cli``: the command ``buscheck``.
 
@@ -101,6 +102,10 @@ def post_load() -> None:
     if settings.names_postgresql:
         from . import hooks
 
-        hooks.install(settings)
+        try:
+            hooks.install(settings)
+        except Exception:
+            _logger.critical("bus_alt_connection cannot begin", exc_info=True)
+            sys.exit(1)
     elif not odoo.evented:
         _logger.warning(NOTHING_SET)

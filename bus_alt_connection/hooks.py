@@ -19,11 +19,11 @@ from typing import List, Mapping, Optional
 
 import odoo
 
-from . import catchup, jobrunner, loading, metrics, pages, payload, ready, websockets
+from . import catchup, jobrunner, loading, manager, metrics, pages, payload, ready, websockets
 from .inbox import Cursor, Inbox
 from .listener import Listener
 from .lookup import code, find, look_up, what_is_missing
-from .outbox import Outbox
+from .outbox import STOP, Outbox
 from .parameters import Settings
 from .seams import LISTENS, LOADS, SENDS, SERVER, Seam
 
@@ -57,8 +57,9 @@ class Process:
         self._have_listened.add(again)
         with self._lock:
             if self.listener is None or not self.listener.add(inbox):
-                self.listener = Listener(self.settings, inbox)
-                self.listener.start()
+                listener = Listener(self.settings, inbox)
+                listener.start()  # may find no thread to be had
+                self.listener = listener
 
 
 def install(settings: Settings) -> None:
@@ -66,8 +67,8 @@ def install(settings: Settings) -> None:
     process, found = Process(settings), find()
     for line in what_is_missing():
         _logger.error("%s", line)
-    tools = functools.partial(_with_variables, variables=settings.tools)
-    databases = functools.partial(_without, system=settings.database)
+    tools = functools.partial(manager.with_variables, variables=settings.tools)
+    databases = functools.partial(manager.without, system=settings.database)
     own_pages = {ready.PATH: functools.partial(ready.report, process)}
     if settings.shows_metrics:
         own_pages[metrics.PATH] = functools.partial(metrics.report, process)
@@ -79,6 +80,7 @@ def install(settings: Settings) -> None:
         "requests": functools.partial(pages.answering, pages=own_pages, start_bus=start_bus),
         "websockets": websockets.waking,
         "cron threads": _kept_alive,
+        "restart in place": functools.partial(_sending_first, outbox=process.outbox),
         "databases": databases,
         "databases of cron": databases,
         "pg_dump and psql": tools,
@@ -204,26 +206,12 @@ def _kept_alive(stock):
     return cron_thread
 
 
-def _without(stock, system: str):
-    """Return a function that lists databases without the system database, whatever its name."""
+def _sending_first(stock, outbox: Outbox):
+    """Return ``_reexec``, which replaces the process at once, to run after what is left is sent."""
 
     @functools.wraps(stock)
-    def databases(*args, **kwargs):
-        return [name for name in stock(*args, **kwargs) if name != system]
+    def _reexec(*args, **kwargs):
+        outbox.close(STOP)
+        return stock(*args, **kwargs)
 
-    return databases
-
-
-def _with_variables(stock, variables: Mapping[str, Optional[str]]):
-    """Return ``exec_pg_environ``, the environment of pg_dump and its like, with libpq's variables.
-
-    Through a pooler in transaction mode ``pg_dump`` leaves its ``search_path`` behind on server
-    connections that other users get next.
-    """
-
-    @functools.wraps(stock)
-    def exec_pg_environ(*args, **kwargs):
-        merged = {**stock(*args, **kwargs), **variables}
-        return {name: value for name, value in merged.items() if value is not None}
-
-    return exec_pg_environ
+    return _reexec

@@ -25,7 +25,8 @@ import psycopg2
 import odoo
 from odoo.exceptions import UserError
 
-from .session import one_line
+from .session import Session, one_line
+from .settings import SECRET
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +63,10 @@ class Loader:
         self._parameters = parameters
         self._mine = threading.local()  # this thread's direct ``odoo.sql_db.Connection``
         # a file without name or content: each byte of it that is locked is a slot that is taken
-        self._slots = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the server)
+        if hasattr(os, "memfd_create"):  # needs no folder; Python 3.8
+            self._slots = os.memfd_create("bus_alt_connection")
+        else:
+            self._slots = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the server)
         self._lock = threading.RLock()
 
     def connection(self, database: str):
@@ -90,14 +94,15 @@ class Loader:
     @contextlib.contextmanager
     def _direct(self, database: str) -> Iterator[None]:
         with self._slot():
-            pool = odoo.sql_db.ConnectionPool(CONNECTIONS)
             name = self._parameters["application_name"].replace("{pid}", str(os.getpid()))
             dsn = {**self._parameters, "dbname": database, "application_name": name}
-            connection = odoo.sql_db.Connection(pool, database, dsn)
+            # fails now, and in time: psycopg2's own way has no limit in the gevent process
+            Session(dsn).close()
+            pool = _Pool(dsn)
+            public = {key: dsn[key] for key in dsn if not SECRET.search(key)}
             outer = getattr(self._mine, "connection", None)
             try:
-                connection.cursor().close()  # connects, or fails now
-                self._mine.connection = connection
+                self._mine.connection = odoo.sql_db.Connection(pool, database, public)
                 yield
             finally:
                 self._mine.connection = outer
@@ -111,7 +116,7 @@ class Loader:
                 try:
                     fcntl.lockf(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
                     break
-                except OSError:
+                except (BlockingIOError, PermissionError):  # taken
                     time.sleep(0.05 / SLOTS)
             try:
                 yield
@@ -129,6 +134,20 @@ class Loader:
             for session, transaction in FOR_SESSION:
                 query = query.replace(session, transaction)
         return query
+
+
+class _Pool(odoo.sql_db.ConnectionPool):
+    """Odoo's own, which alone gets the passwords: a connection's parameters stand in its log."""
+
+    def __init__(self, parameters: Mapping[str, str]):
+        super().__init__(CONNECTIONS)
+        self._parameters = parameters
+
+    def borrow(self, _connection_info):
+        return super().borrow(self._parameters)
+
+    def _debug(self, *args):
+        """Say nothing: it would show the parameters."""
 
 
 class RegistryConnection:
@@ -166,9 +185,12 @@ def locking(stock, loader: Loader):
     """Return ``Registry.new`` of 20.0, which takes session locks, in a session."""
     updates = {"update_module", "install_modules", "upgrade_modules", "reinit_modules"}
 
+    # first of the two locks, as where Odoo itself calls it from ``Registry.__new__``
+    lock = getattr(getattr(stock, "__self__", None), "_lock", None) or threading.RLock()
+
     @functools.wraps(stock)
     def new(db_name, *args, **kwargs):
-        with loader.session(db_name, any(kwargs.get(name) for name in updates)):
+        with lock, loader.session(db_name, any(kwargs.get(name) for name in updates)):
             return stock(db_name, *args, **kwargs)
 
     return staticmethod(new)

@@ -26,7 +26,7 @@ def find() -> Dict[str, Seam]:
     """Return the seams of this Odoo that are where the table says, by name."""
     found: Dict[str, Seam] = {}
     for row in SEAMS:
-        if _counts(row) and row.name not in found and _is_there(row):
+        if counts(row) and row.name not in found and _is_there(row):
             found[row.name] = row
     return found
 
@@ -39,7 +39,7 @@ def what_is_missing() -> List[str]:
             row.module, row.function, version, row.name, MEANS.get(row.kind, "it stays as it is")
         )
         for row in SEAMS
-        if _counts(row) and row.name not in found
+        if counts(row) and row.name not in found
     ]
 
 
@@ -60,7 +60,8 @@ def code(row: Seam):
     return found
 
 
-def _counts(row: Seam) -> bool:
+def counts(row: Seam) -> bool:
+    """Tell whether a row is about this Odoo."""
     # a list from 19.0 on
     loaded = re.findall(r"\w+", str(config["server_wide_modules"]))
     return row.first <= SERIES <= row.last and (not row.addon or row.addon in loaded)

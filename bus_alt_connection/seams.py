@@ -77,6 +77,7 @@ SEAMS = (
     Seam("requests", 14, "odoo.http", "Root.__call__"),
     Seam("websockets", 16, WEBSOCKET, "Websocket.trigger_notification_dispatching", last=16),
     Seam("cron threads", 15, SERVER, "ThreadedServer.cron_thread"),
+    Seam("restart in place", 14, SERVER, "_reexec"),
     Seam("databases", 14, "odoo.service.db", "list_dbs"),
     Seam("databases", NEXT, "odoo.modules.db", "list_dbs"),
     # 19.0 imports list_dbs by name there

@@ -44,6 +44,19 @@ def test_passwords_stay_secret(deployment, good):
     assert series.LOGS_ITS_PASSWORD or deployment.password not in shown
 
 
+def test_an_update_keeps_them_secret(deployment):
+    """It works on a direct connection of Odoo's own making, which writes down what it is given."""
+    options = {**DEBUG, **deployment.direct, "imdispatcher_db_password": deployment.password}
+    if is_keyword("sslpassword"):
+        options["imdispatcher_db_sslpassword"] = "hush-of-a-key"
+    with deployment.odoo(options=options, start=False) as odoo:
+        done = odoo.run("-u", "bus", "--stop-after-init", "--no-http")
+        shown = odoo.log() + done.stdout + done.stderr
+    assert "DEBUG" in shown
+    assert "hush" not in shown
+    assert series.LOGS_ITS_PASSWORD or deployment.password not in shown
+
+
 def test_a_dsn_of_1_0_keeps_its_password(deployment):
     dsn = "host=a password=hush hush port=abc"
     with deployment.odoo(options={**DEBUG, "imdispatcher_db_dsn": dsn}, start=False) as odoo:
