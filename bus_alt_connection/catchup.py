@@ -40,8 +40,11 @@ class CatchUp:
             inbox.missed = False
             try:
                 self._left += [(inbox, payloads) for payloads in inbox.everything()]
-            except Exception:
-                _logger.exception("%s: what was missed is not looked for", inbox.channel)
+            except Exception as error:
+                inbox.missed = True  # the next probe tries again
+                if type(error) not in _warned:
+                    _warned.add(type(error))
+                    _logger.exception("%s: what was missed is not looked for", inbox.channel)
         self._due = now + self._uniform(0, JITTER)
 
     def tell(self, now: float) -> None:

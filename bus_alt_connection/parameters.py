@@ -129,10 +129,11 @@ def _owner(
     given: Mapping[str, Value], direct: Mapping[str, str], pooled: Mapping[str, str]
 ) -> Dict[str, str]:
     """Return the parameters with which Odoo's own role goes where the listener goes."""
-    result = dict(direct)
+    odoo = {key: pooled[key] for key in ("user", "password") if key in pooled}
+    result = {**odoo, **direct}  # a service file may name another role
     if _is_other(direct, pooled):
         result = {keyword: text for keyword, text in direct.items() if keyword not in IDENTITY}
-        result.update({key: pooled[key] for key in ("user", "password") if key in pooled})
+        result.update(odoo)
     if ODOO_USER in given:
         result["user"] = given[ODOO_USER].text
     result["application_name"] = named(pooled, "-loading")

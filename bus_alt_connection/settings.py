@@ -96,8 +96,8 @@ def read(environ: Mapping[str, str], options: Mapping) -> Dict[str, Value]:
     """
     found = {}
     for option, text in options.items():
-        # up to 18.0 Odoo turns the words None and False of odoo.conf into these values
-        if option.startswith(PREFIX) and text and str(text).strip():
+        # what Odoo writes for nothing; up to 18.0 it turns these words into the values
+        if option.startswith(PREFIX) and str(text).strip().lower() not in ("", "none", "false"):
             found[option] = Value(option, str(text), f"{option} in odoo.conf")
     found.update(_from(environ))
     if KEEP in found or KEEP in options:

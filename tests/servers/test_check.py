@@ -261,3 +261,8 @@ def test_it_leaves_no_session_behind(servers):
     while servers.postgres.listeners() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert servers.postgres.listeners() == []
+
+
+def test_what_to_do_about_a_missing_certificate():
+    text = 'root certificate file "/ca.crt" does not exist'
+    assert "imdispatcher_db_sslrootcert" in check.bad(text).advice

@@ -55,9 +55,12 @@ def test_a_new_plan_takes_the_place_of_the_old_one(inboxes):
 def test_an_error_of_odoos_ends_nothing(inboxes, caplog):
     left = catchup.CatchUp(lambda first, last: first)
     good = inboxes(lambda: [["a"]])
-    left.plan(100.0, [inboxes(lambda: 1 / 0), good])
-    assert "what was missed is not looked for" in caplog.text
+    bad = inboxes(lambda: 1 / 0)
+    left.plan(100.0, [bad, good])
     assert told(left, 101.0, good) == ["a"]
+    assert bad.missed, "it is tried again"
+    left.plan(110.0, [bad])
+    assert caplog.text.count("what was missed is not looked for") == 1
 
 
 def test_each_subscriber_is_reached_and_shared_channels_are_not_needed():

@@ -245,9 +245,18 @@ def test_the_tools_get_a_service_instead_of_a_place():
         "PGHOSTADDR": None,
         "PGPORT": None,
         "PGSERVICE": "plain",
+        "PGUSER": "odoo",
+        "PGPASSWORD": "odoo's",
         "PGTARGETSESSIONATTRS": "read-write",
         "PGCONNECT_TIMEOUT": "10",
     }
+
+
+def test_updates_beside_a_service_are_odoos_own_roles():
+    """The service file may name a role that may only listen."""
+    settings = load(imdispatcher_db_service="plain")
+    assert settings.owner["user"] == "odoo"
+    assert "user" not in settings.direct
 
 
 def test_the_tools_get_what_is_set_beside_a_service():
