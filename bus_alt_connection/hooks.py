@@ -22,7 +22,7 @@ import odoo
 from . import catchup, jobrunner, loading, manager, metrics, pages, payload, ready, websockets
 from .inbox import Cursor, Inbox
 from .listener import Listener
-from .lookup import code, find, look_up, what_is_missing
+from .lookup import addons_not_found, code, find, look_up, what_is_missing
 from .outbox import STOP, Outbox
 from .parameters import Settings
 from .seams import LISTENS, LOADS, SENDS, SERVER, Seam
@@ -67,6 +67,8 @@ def install(settings: Settings) -> None:
     process, found = Process(settings), find()
     for line in what_is_missing():
         _logger.error("%s", line)
+    for line in addons_not_found():
+        _logger.warning("%s", line)
     tools = functools.partial(manager.with_variables, variables=settings.tools)
     databases = functools.partial(manager.without, system=settings.database)
     own_pages = {ready.PATH: functools.partial(ready.report, process)}

@@ -16,6 +16,7 @@ from .seams import LISTENS, REPLACED, SEAMS, SENDS, Seam
 SERIES = int(re.search(r"\d+", str(version_info[0])).group())
 
 NOT_FOUND = "bus_alt_connection found no {}.{} in Odoo {} ({}): {}"
+ADDON_NOT_FOUND = "{0} is in server_wide_modules, but {1}: nothing is done for {0}"
 MEANS = {
     LISTENS: "this LISTEN stays on the pooled connection and goes deaf there",
     SENDS: "each commit waits for this NOTIFY",
@@ -43,6 +44,12 @@ def what_is_missing() -> List[str]:
     ]
 
 
+def addons_not_found() -> List[str]:
+    """Return a line for each addon of others that should be loaded, and is not there."""
+    missing = {row.addon: _failure(row.addon) for row in SEAMS if row.addon in _loaded()}
+    return [ADDON_NOT_FOUND.format(addon, why) for addon, why in missing.items() if why]
+
+
 def look_up(module: str, *names: str):
     """Return what a module has under these names, one inside the other."""
     return functools.reduce(getattr, names, importlib.import_module(module))
@@ -60,19 +67,35 @@ def code(row: Seam):
     return found
 
 
+def _loaded() -> List[str]:
+    # a list from 19.0 on
+    return re.findall(r"\w+", str(config["server_wide_modules"]))
+
+
 def counts(row: Seam) -> bool:
     """Tell whether a row is about this Odoo."""
-    # a list from 19.0 on
-    loaded = re.findall(r"\w+", str(config["server_wide_modules"]))
-    return row.first <= SERIES <= row.last and (not row.addon or row.addon in loaded)
+    there = not row.addon or (row.addon in _loaded() and not _failure(row.addon))
+    return row.first <= SERIES <= row.last and there
+
+
+@functools.lru_cache(maxsize=None)
+def _failure(addon: str) -> str:
+    """Load an addon of others, and return why that failed, if it did.
+
+    Its turn may come later, and from 17.0 on Odoo then leaves out the post_load of what is imported
+    already: so it is loaded as Odoo loads it. Once: Odoo logs each failure.
+    """
+    try:
+        look_up("odoo.modules.module", "load_openerp_module")(addon)
+    except Exception as error:  # it may raise anything
+        if getattr(error, "name", "") == f"odoo.addons.{addon}":
+            return "was not found in addons_path"
+        return f"cannot be imported: {str(error) or type(error).__name__}"
+    return ""
 
 
 def _is_there(row: Seam) -> bool:
     try:
-        if row.addon:
-            # its turn may come later, and from 17.0 on Odoo then leaves out the post_load of what
-            # is imported already: so it is loaded as Odoo loads it
-            look_up("odoo.modules.module", "load_openerp_module")(row.addon)
         found = code(row)
     except Exception:  # another addon may raise anything
         return False

@@ -67,6 +67,7 @@ class Buscheck(Command):
         if row and found.names_postgresql:
             text = jobrunner.where(lookup.look_up(row.module, row.function), found)
             findings.append(check.Finding(check.REMARK, text))
+        findings += [check.Finding(check.REMARK, text) for text in lookup.addons_not_found()]
         for path in others:
             text = f"{path} has the same name and is not loaded: {loaded} comes first"
             findings.append(check.Finding(check.REMARK, text))

@@ -7,7 +7,7 @@ import pytest
 
 from ..stack import series
 from ..stack.deployment import deployment as running_deployment
-from ..stack.odoo import ROLE, Sender
+from ..stack.odoo import CHECKOUT, ROLE, Sender
 from ..stack.process import wait_until
 from ..stack.wheels import QUEUE_JOB, unpacked
 
@@ -118,6 +118,41 @@ def test_where_it_is_not_loaded_server_wide_nothing_is_said_of_it(whole):
         assert SAYS not in odoo.log()
         assert "bus_alt_connection found no" not in odoo.log()
         assert SAYS not in odoo.buscheck().stdout
+
+
+NEEDS_MORE = "import a_library_that_nobody_has"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "was not found in addons_path"),
+        (NEEDS_MORE, "cannot be imported: No module named 'a_library_that_nobody_has'"),
+    ],
+)
+@pytest.mark.parametrize("loaded", [AFTER, BEFORE])
+def test_where_it_cannot_be_imported_nothing_is_claimed(whole, tmp_path, loaded, text, why):
+    if text is not None:
+        addon = tmp_path / "queue_job"
+        addon.mkdir()
+        (addon / "__init__.py").write_text(text)
+        (addon / "__manifest__.py").write_text("{'name': 'Job Queue'}")
+    options = {
+        **whole.direct,
+        "server_wide_modules": loaded,
+        "addons_path": f"{series.ADDONS},{CHECKOUT},{tmp_path}",
+    }
+    line = f"queue_job is in server_wide_modules, but {why}: nothing is done for queue_job"
+    with whole.odoo(options=options, start=False) as odoo:
+        odoo.launch()  # its database needs queue_job: pages are not served
+        wait_until(lambda: "HTTP service (werkzeug) running" in odoo.log(), "it runs")
+        checked = odoo.buscheck()
+        assert odoo.log().count(line) == 1
+        for said in (odoo.log(), checked.stdout):
+            assert SAYS not in said
+            assert "bus_alt_connection found no" not in said
+        assert f"• {line}" in checked.stdout
+        assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.slow
