@@ -43,6 +43,10 @@ class Crowd:
         )
         self._answer()
 
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
     def _answer(self):
         line = self._popen.stdout.readline()
         if not line:

@@ -4,46 +4,99 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import os
 import statistics
 import time
 
-import psutil
 import psycopg2
 
 from tests.faults import idle
 from tests.stack import series
 from tests.stack.deployment import Deployment, deployment
-from tests.stack.odoo import ROLE, Odoo
+from tests.stack.odoo import ROLE, Odoo, Path
+from tests.stack.pgbouncer import PgBouncer
+from tests.stack.process import cpu_of
 
 from . import results
 from .crowd import Crowd
 from .measures import CHANNEL, POSTGRESQL
 from .results import Table
 
-REST = 25  # seconds, in which nothing happens before each kill
+REST = 62  # seconds before each kill: a minute ends the trouble of a session
 CALM = 2  # seconds after a kill, until what it has caused is over
-LISTENERS = (10, 100)  # alone, in a process that has nothing else: what the addon itself costs
+# alone, in a process that has nothing else: what the addon itself costs; 300 are those of 100
+# prefork servers with two cron workers each
+LISTENERS = (10, 100, 300)
+PARTS = ("Odoo", "PgBouncer", "PostgreSQL", "websockets")
+# the last query of a listener is its LISTEN
+LISTENING_SINCE = """
+    SELECT max(extract(epoch FROM state_change))::float FROM pg_stat_activity
+    WHERE application_name LIKE '%-listener'
+"""
+
+
+@dataclasses.dataclass
+class Round:
+    """One notification to each server's websockets; times in seconds from its begin.
+
+    :param listening: when the last server listened again
+    :param arrived: when each websocket had it
+    :param wrong: how many do not have it once
+    :param cpu: what each of ``PARTS`` has used until the last one had it
+    """
+
+    listening: float
+    arrived: list[float]
+    wrong: int
+    cpu: list[float]
+
+    @property
+    def last(self) -> float:
+        return max(self.arrived, default=float("inf"))
 
 
 class Fleet:
-    """Odoo servers behind one PgBouncer, with so many websockets each."""
+    """Odoo servers with so many websockets each.
+
+    :param shared: one PgBouncer for all servers, else each has its own
+    """
 
     def __init__(
-        self, whole: Deployment, number: int, websockets: int, stack: contextlib.ExitStack
+        self,
+        whole: Deployment,
+        number: int,
+        websockets: int,
+        shared: bool,
+        stack: contextlib.ExitStack,
     ):
         self.whole = whole
         self._sent = 0
+        self.poolers = [whole.pgbouncer]
+        if not shared:
+            self.poolers = [self._pooler(stack, place) for place in range(number)]
         options = {**whole.direct, "max_cron_threads": 1}
-        self.odoos = [stack.enter_context(whole.odoo(options=options)) for _i in range(number)]
+        paths = [whole.pooled._replace(port=pooler.port) for pooler in self.poolers]
+        paths *= number // len(paths)
+        self.odoos = [stack.enter_context(whole.odoo(path, options=options)) for path in paths]
         self.crowds = [stack.enter_context(Crowd(odoo, CHANNEL, websockets)) for odoo in self.odoos]
-        self._rows = [self._connect(stack, odoo.database) for odoo in self.odoos]
-        self._notify = self._connect(stack, "postgres")
+        self._rows = [
+            self._connect(stack, path, odoo.database) for path, odoo in zip(paths, self.odoos)
+        ]
+        self._notify = [self._connect(stack, path, "postgres") for path in paths]
         self._probes = whole.postgres.connect()
         stack.callback(self._probes.close)
         self._probes.cursor().execute("LISTEN bus_alt_connection")
 
-    def _connect(self, stack: contextlib.ExitStack, dbname: str):
-        connection = psycopg2.connect(**self.whole.pooled._asdict(), dbname=dbname)
+    def _pooler(self, stack: contextlib.ExitStack, place: int) -> PgBouncer:
+        folder = self.whole.folder / f"pgbouncer-{place}"
+        pooler = PgBouncer(folder, self.whole.postgres, self.whole.pgbouncer.passwords).start()
+        stack.callback(pooler.stop)
+        return pooler
+
+    @staticmethod
+    def _connect(stack: contextlib.ExitStack, path: Path, dbname: str):
+        connection = psycopg2.connect(**path._asdict(), dbname=dbname)
         stack.callback(connection.close)
         connection.autocommit = True
         return connection
@@ -55,70 +108,68 @@ class Fleet:
         self._probes.notifies.clear()
         return number
 
-    def connections(self) -> tuple:
-        """Return how many of PostgreSQL's connections are listeners', and how many pooled."""
-        ((listeners, others),) = self.whole.postgres.execute(
-            "SELECT count(*) FILTER (WHERE application_name LIKE '%%-listener'),"
-            " count(*) FILTER (WHERE application_name NOT LIKE '%%-listener')"
-            " FROM pg_stat_activity WHERE usename = %s",
-            [ROLE],
+    def connections(self) -> list[int]:
+        """Return how many connections all servers have: straight to PostgreSQL, and to PgBouncer;
+        and how many PgBouncer has to PostgreSQL."""
+        straight = sum(len(odoo.connections_to(self.whole.straight.port)) for odoo in self.odoos)
+        ports = {pooler.port for pooler in self.poolers}
+        pooled = sum(len(odoo.connections_to(port)) for odoo in self.odoos for port in ports)
+        ((all_of_odoo,),) = self.whole.postgres.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [ROLE]
         )
-        return listeners, others
+        return [straight, pooled, all_of_odoo - straight]
 
-    def cpu(self) -> tuple:
-        """Return the seconds of CPU that PostgreSQL, and all Odoo servers, have used."""
-        postgres = cpu_of(psutil.Process(self.whole.postgres.process.pid))
-        return postgres, sum(cpu_of(psutil.Process(odoo.process.pid)) for odoo in self.odoos)
+    def cpu(self) -> list[float]:
+        """Return the seconds of CPU that each of ``PARTS`` has used."""
+        parts = (
+            [odoo.process.pid for odoo in self.odoos],
+            [pooler.process.pid for pooler in self.poolers],
+            [self.whole.postgres.process.pid],
+            [crowd.pid for crowd in self.crowds],
+        )
+        return [sum(map(cpu_of, pids)) for pids in parts]
 
-    def send(self, kill: bool) -> tuple:
+    def send(self, kill: bool) -> Round:
         """Send one notification to each server's websockets.
 
         :param kill: all listeners first
-        :return: seconds until the last websocket has it; how many have it, and how many not once
         """
         self._sent += 1
-        begin = time.monotonic()
+        before, begin, clock = self.cpu(), time.monotonic(), time.time()
         if kill:
             self.whole.postgres.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name LIKE '%-listener'"
             )
         text = f"message {self._sent}."
-        for odoo, rows in zip(self.odoos, self._rows):
-            self._send(odoo, rows, text)
+        for odoo, rows, notify in zip(self.odoos, self._rows, self._notify):
+            self._send(odoo, rows, notify, text)
         arrivals = [crowd.arrivals(text, 1, 60).get(text, []) for crowd in self.crowds]
+        cpu = spent(before, self.cpu())
+        ((since,),) = self.whole.postgres.execute(LISTENING_SINCE)
         wrong = sum(abs(crowd.number - len(mine)) for crowd, mine in zip(self.crowds, arrivals))
-        last = max((when for mine in arrivals for when in mine), default=float("inf"))
-        return last - begin, sum(map(len, arrivals)), wrong
+        arrived = sorted(when - begin for mine in arrivals for when in mine)
+        return Round(since - clock, arrived, wrong, cpu)
 
-    def _send(self, odoo: Odoo, rows, text: str):
+    def _send(self, odoo: Odoo, rows, notify, text: str):
         channel = series.bus_channel(odoo.database, CHANNEL)
         rows.cursor().execute(
             "INSERT INTO bus_bus (channel, message, create_date)"
             " VALUES (%s, %s, now() AT TIME ZONE 'UTC')",
             [channel, series.message(text)],
         )
-        self._notify.cursor().execute("SELECT pg_notify('imbus', %s)", [f"[{channel}]"])
+        notify.cursor().execute("SELECT pg_notify('imbus', %s)", [f"[{channel}]"])
 
 
-def cpu_of(process: psutil.Process) -> float:
-    """Return the seconds of CPU of a server and its processes, also of those that ended."""
-    own = process.cpu_times()
-    total = own.user + own.system + own.children_user + own.children_system
-    for child in process.children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = child.cpu_times()
-            total += times.user + times.system
-    return total
+def spent(before: list[float], after: list[float]) -> list[float]:
+    return [b - a for a, b in zip(before, after)]
 
 
 def measure(fleet: Fleet, minutes: float) -> list[Table]:
-    number = len(fleet.odoos)
-    websockets = sum(crowd.number for crowd in fleet.crowds)
     rested = probes = 0
-    most = (0, 0)
-    spent = [0.0, 0.0]
-    sent: dict[bool, list] = {False: [], True: []}
+    most = [0, 0, 0]
+    resting = [0.0] * len(PARTS)
+    sent: dict[bool, list[Round]] = {False: [], True: []}
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         time.sleep(CALM)
@@ -126,34 +177,68 @@ def measure(fleet: Fleet, minutes: float) -> list[Table]:
         before, begin = fleet.cpu(), time.monotonic()
         time.sleep(REST)
         rested += time.monotonic() - begin
-        spent = [total + b - a for total, a, b in zip(spent, before, fleet.cpu())]
+        resting = [a + b for a, b in zip(resting, spent(before, fleet.cpu()))]
         probes += fleet.probes()
-        most = max(most, fleet.connections(), key=sum)
+        most = list(map(max, most, fleet.connections()))
         for kill, rounds in sent.items():
             rounds.append(fleet.send(kill))
-    rest = Table(
+    return [at_rest(fleet, rested, probes, most, resting).show(), killed(fleet, sent).show()]
+
+
+def describe(fleet: Fleet) -> str:
+    websockets = sum(crowd.number for crowd in fleet.crowds)
+    poolers = "one for all" if len(fleet.poolers) == 1 else "one each"
+    return (
+        f"{len(fleet.odoos)} Odoo servers (threaded, 1 cron thread), {websockets} websockets,"
+        f" PgBouncer: {poolers}"
+    )
+
+
+def at_rest(fleet: Fleet, rested: float, probes: int, most: list, cpu: list) -> Table:
+    table = Table(
         "A fleet at rest",
-        f"{number} Odoo servers (threaded, 1 cron thread), {websockets} websockets,"
-        f" {rested:.0f} s in which nothing happens. CPU in % of one core.",
-        ["probes", "listeners", "pooled", "CPU of PostgreSQL", "CPU of an Odoo, all in all"],
+        f"{describe(fleet)}; {rested:.0f} s in which nothing happens. Connections of all servers"
+        " after it, the most of each round. CPU in % of one core.",
+        [
+            *("probes", "straight", "to PgBouncer", "from there to PostgreSQL"),
+            *("CPU of an Odoo, all in all", "of all PgBouncers", "of PostgreSQL"),
+        ],
     )
-    rest.add(
-        f"{probes / rested:.2f}/s",
-        *most,
-        f"{100 * spent[0] / rested:.2f} %",
-        f"{100 * spent[1] / rested / number:.2f} %",
-    )
-    killed = Table(
+    of_odoo, *others = (100 * one / rested for one in cpu[:3])
+    percents = [of_odoo / len(fleet.odoos), *others]
+    table.add(f"{probes / rested:.2f}/s", *most, *(f"{one:.2f} %" for one in percents))
+    return table
+
+
+def killed(fleet: Fleet, sent: dict[bool, list[Round]]) -> Table:
+    websockets = sum(crowd.number for crowd in fleet.crowds)
+    table = Table(
         "All listeners of a fleet are killed",
-        f"One notification to each server's websockets, {len(sent[True])} times: seconds until the"
-        f" last of {websockets} has it; and the same right after all listeners were killed.",
-        ["", "median", "at most", "websockets that have it", "lost or twice"],
+        f"One notification to each server's websockets, {len(sent[True])} times; and the same right"
+        f" after all listeners were killed. {describe(fleet)}. Medians: seconds until all servers"
+        " listen again, until half of the websockets and until the last one have the notification;"
+        f" then the seconds of CPU until then. The machine has {os.cpu_count()} cores.",
+        [
+            *("", "listening", "half", "the last", "at most"),
+            *(f"CPU of {name}" for name in PARTS),
+            *("cores busy", "websockets that have it", "lost or twice"),
+        ],
     )
     for kill, rounds in sent.items():
-        times, have, wrong = zip(*rounds)
-        took = f"{statistics.median(times):.2f} s", f"{max(times):.2f} s"
-        killed.add("killed" if kill else "heard", *took, min(have), sum(wrong))
-    return [rest.show(), killed.show()]
+        median = statistics.median
+        last = [one.last for one in rounds]
+        table.add(
+            "killed" if kill else "heard",
+            f"{median(one.listening for one in rounds):.2f} s" if kill else "-",
+            f"{median(median(one.arrived or [one.last]) for one in rounds):.2f} s",
+            f"{median(last):.2f} s",
+            f"{max(last):.2f} s",
+            *(f"{median(values):.2f} s" for values in zip(*(one.cpu for one in rounds))),
+            f"{median(sum(one.cpu) / one.last for one in rounds):.2f}",
+            f"{min(len(one.arrived) for one in rounds)} of {websockets}",
+            sum(one.wrong for one in rounds),
+        )
+    return table
 
 
 def alone(seconds: float) -> Table:
@@ -161,12 +246,13 @@ def alone(seconds: float) -> Table:
     table = Table(
         "What a listener costs",
         f"So many listeners in one process without Odoo hear nothing but probes for {seconds:g} s.",
-        ["listeners", "probes", "CPU of each"],
+        ["listeners", "probes", "CPU of each", "of PostgreSQL", "of PgBouncer"],
     )
     for number in LISTENERS:
         row = idle(number, seconds)
-        each = 100 * row["cpu"] / seconds / number
-        table.add(number, f"{row['probes'] / seconds:.2f}/s", f"{each:.3f} %")
+        each, *others = (100 * row[name] / seconds for name in ("cpu", "postgres", "pgbouncer"))
+        cells = f"{each / number:.3f} %", *(f"{one:.2f} %" for one in others)
+        table.add(number, f"{row['probes'] / seconds:.2f}/s", *cells)
     return table.show()
 
 
@@ -175,9 +261,10 @@ def main(arguments: list[str]):
     parser.add_argument("--minutes", type=float, default=5, help="of the whole fleet")
     parser.add_argument("--servers", type=int, default=10)
     parser.add_argument("--websockets", type=int, default=50, help="of each server")
+    parser.add_argument("--shared", action="store_true", help="one PgBouncer for all servers")
     options = parser.parse_args(arguments)
     with deployment(options=POSTGRESQL) as whole, contextlib.ExitStack() as stack:
         print(results.machine(whole).replace(" prefork", ""), flush=True)
-        fleet = Fleet(whole, options.servers, options.websockets, stack)
+        fleet = Fleet(whole, options.servers, options.websockets, options.shared, stack)
         measure(fleet, options.minutes)
     alone(60)

@@ -30,7 +30,7 @@ from .stack.deployment import deployment
 from .stack.faults import FAULTS, Fault, Site, fast_stop
 from .stack.network import Wire, enter_own_network
 from .stack.odoo import CHECKOUT, NotCommitted, Odoo, Sender
-from .stack.process import end_on_signals, run_folder, wait_until
+from .stack.process import cpu_of, end_on_signals, run_folder, wait_until
 
 MODES = {"threaded": 0, "prefork": 2}
 CHANNEL = "a"
@@ -253,13 +253,16 @@ def idle(number: int, seconds: float) -> dict:
         with fleet, contextlib.closing(whole.postgres.connect()) as connection:
             fleet.stdout.readline()
             connection.cursor().execute("LISTEN bus_alt_connection")
+            servers = {"postgres": whole.postgres, "pgbouncer": whole.pgbouncer}
+            before = {name: cpu_of(one.process.pid) for name, one in servers.items()}
             begin = time.monotonic()
             while time.monotonic() < begin + seconds:
                 select.select([connection], [], [], 0.2)
                 connection.poll()
                 probes += connection.notifies
                 connection.notifies.clear()
-            return {"probes": len(probes), **json.loads(fleet.stdout.readline())}
+            cpu = {name: cpu_of(one.process.pid) - before[name] for name, one in servers.items()}
+            return {"probes": len(probes), **cpu, **json.loads(fleet.stdout.readline())}
 
 
 def wrong(fault: Fault, row: dict, stop: float) -> list[str]:

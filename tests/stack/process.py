@@ -95,6 +95,18 @@ def die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def cpu_of(pid: int) -> float:
+    """Return the seconds of CPU of a server and its processes, also of those that ended."""
+    process = psutil.Process(pid)
+    own = process.cpu_times()
+    total = own.user + own.system + own.children_user + own.children_system
+    for child in process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 class Process:
     """A server process in a session of its own, with its output in a file."""
 
