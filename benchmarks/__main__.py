@@ -3,8 +3,8 @@
 All servers of a part run at once on one PostgreSQL, prefork, each with a database and a
 PgBouncer of its own, and are measured in turn. Without PART everything is measured, and
 benchmarks/results.md written. Some parts are apart, with options of their own: ``./run bench
-backups`` is about pg_dump, ``queue_job`` about an addon beside, ``fleet`` about many Odoo servers,
-``dashboard`` about what Grafana shows.
+backups`` is about pg_dump, ``updates`` about modules, ``queue_job`` about an addon beside,
+``fleet`` about many Odoo servers, ``dashboard`` about what Grafana shows.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ import sys
 from tests.stack.deployment import deployment
 from tests.stack.process import end_on_signals
 
-from . import backups, dashboard, fleet, measures, outages, queue_job, results
+from . import backups, dashboard, fleet, measures, outages, queue_job, results, updates
 from .rivals import rivals
 
 OF_TWO_WORKERS = ("notification", "crowds", "bursts", "killed", "cron")
 PARTS = (*OF_TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
-APART = {"backups": backups.main, "queue_job": queue_job.main, "fleet": fleet.main}
+APART = {
+    "backups": backups.main,
+    "updates": updates.main,
+    "queue_job": queue_job.main,
+    "fleet": fleet.main,
+}
 
 
 def measure(parts: list[str], quick: bool):
