@@ -2,7 +2,7 @@
 {
     "name": "Bus Alternative Connection",
     "summary": "Odoo behind a connection pooler: LISTEN goes straight to PostgreSQL",
-    "version": "1.0.0",
+    "version": "1.1.0",
     "author": "bus_alt_connection contributors",
     "license": "AGPL-3",
     "development_status": "Production/Stable",

@@ -30,7 +30,7 @@ MEANINGS = {
     DB + "host": ("where PostgreSQL itself is; several hosts separated by commas", "db_host"),
     DB + "port": ("and its port; one, or one per host", "db_port"),
     DB + "user": ("who listens; the role needs nothing but CONNECT", "db_user"),
-    DB + "password": ("that role's password", "db_password, for db_user only"),
+    DB + "password": ("that role's password; Odoo's own is for ``db_user`` alone", "db_password"),
     DB + "sslmode": ("how the connection is encrypted, in libpq's words", "db_sslmode"),
     NAME: ("the system database: Odoo's LISTEN and NOTIFY happen there", "postgres"),
     ODOO_USER: ("Odoo's own role, if PostgreSQL knows db_user by another name", "db_user"),

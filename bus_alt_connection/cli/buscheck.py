@@ -2,6 +2,7 @@
 """The command ``odoo-bin buscheck``; 19.0 loads this file alone, as ``odoo.cli.buscheck``."""
 
 import argparse
+import configparser
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from odoo import addons
 from odoo.cli import Command
 
 COMMAND = os.path.join("cli", "buscheck.py")
+NOT_IN_THE_FILE = "addons_path in {} leaves out {}: the server needs --addons-path, too"
 
 
 def folders() -> list:
@@ -18,6 +20,15 @@ def folders() -> list:
     found = [os.path.realpath(os.path.join(path, "bus_alt_connection")) for path in addons.__path__]
     there = [path for path in found if os.path.exists(os.path.join(path, "__init__.py"))]
     return list(dict.fromkeys(there))
+
+
+def is_in_the_file(folder: str) -> bool:
+    """Tell whether the server finds this folder without ``--addons-path``."""
+    config, own = odoo.tools.config, configparser.RawConfigParser(strict=False)
+    own.read(config.rcfile)
+    named = own.get("options", "addons_path", fallback="").split(",")
+    named += [os.path.dirname(odoo.release.__file__) + "/addons", config.addons_data_dir]
+    return os.path.dirname(folder) in [os.path.realpath(path.strip()) for path in named]
 
 
 def give_up(verdict: str, status: int, as_json: bool) -> None:
@@ -68,6 +79,9 @@ class Buscheck(Command):
             text = jobrunner.where(lookup.look_up(row.module, row.function), found)
             findings.append(check.Finding(check.REMARK, text))
         findings += [check.Finding(check.REMARK, text) for text in lookup.addons_not_found()]
+        if not is_in_the_file(loaded):
+            text = NOT_IN_THE_FILE.format(config.rcfile, os.path.dirname(loaded))
+            findings.append(check.Finding(check.REMARK, text))
         for path in others:
             text = f"{path} has the same name and is not loaded: {loaded} comes first"
             findings.append(check.Finding(check.REMARK, text))

@@ -42,6 +42,17 @@ def test_for_machines(idle, deployment):
     assert rows["password"]["value"] == "(set)"
 
 
+def test_the_file_names_no_folder_of_the_addons(idle, tmp_path):
+    """Then the server, without --addons-path, would not find the addon."""
+    assert "leaves out" not in idle.buscheck().stdout
+    lines = idle.conf.read_text().splitlines()
+    conf = tmp_path / "odoo.conf"
+    conf.write_text("\n".join(line for line in lines if not line.startswith("addons_path")))
+    said = idle.buscheck("-c", conf).stdout
+    assert f"addons_path in {conf} leaves out" in said
+    assert said.splitlines()[-1] == "Notifications arrive."
+
+
 def test_broken(idle):
     idle.environ["IMDISPATCHER_DB_PORT"] = "1"
     done = idle.buscheck()

@@ -118,7 +118,12 @@ COMMANDS = {
     ),
     "sudo apt-get install pgbouncer": "run",  # downloads the same package
     "sudo systemctl daemon-reload": "",
-    "sudo systemctl restart pgbouncer odoo": "",
+    "sudo systemctl restart pgbouncer": "",
+    "sudo systemctl restart odoo": "",
+    # as who PgBouncer runs here has no such name
+    "sudo chown postgres: /etc/pgbouncer/userlist.txt": "",
+    "sudo chmod 600 /etc/pgbouncer/userlist.txt": "",
+    "cp -r bus_alt_connection /opt/addons/": "tests/stack/odoo.py",
     "sudo -u odoo odoo --addons-path=/usr/lib/python3/dist-packages/odoo/addons,/opt/addons"
     " buscheck -c /etc/odoo/odoo.conf": "tests/odoo/test_buscheck.py",
 }

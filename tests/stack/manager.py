@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import requests
 
 from .odoo import Odoo
@@ -38,7 +40,8 @@ def restore(odoo: Odoo, name: str, content: bytes):
         allow_redirects=False,
     )
     if answer.status_code not in (302, 303):
-        raise RuntimeError(f"not restored: {answer.status_code}\n{odoo.process.tail()}")
+        why = " ".join(re.findall(r"error: [^<]*", answer.text))
+        raise RuntimeError(f"not restored: {answer.status_code} {why}\n{odoo.process.tail()}")
 
 
 def duplicate(odoo: Odoo, name: str):
