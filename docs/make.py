@@ -1,6 +1,7 @@
 """``./run docs``: make what is made from something else.
 
 * the table of settings in docs/settings.rst, from ``bus_alt_connection/settings.py``;
+* the tables in docs/figures.rst, from ``benchmarks/results.md``, which ``./run bench`` writes;
 * the table in README.rst of what was run, from ``docs/matrix.json``, which ``./run matrix`` writes;
 * ``bus_alt_connection/README.rst`` and ``static/description/index.html`` (the page on Odoo Apps),
   from the fragments in ``bus_alt_connection/readme/`` and the same table.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
+import textwrap
 
 from docutils.core import publish_parts
 
@@ -24,6 +27,16 @@ BEGIN = ".. begin: settings, from settings.py"
 END = ".. end: settings"
 BEGIN_MATRIX = ".. begin: matrix, from docs/matrix.json"
 END_MATRIX = ".. end: matrix"
+BEGIN_RESULTS = ".. begin: results, from benchmarks/results.md"
+END_RESULTS = ".. end: results"
+TABLE = r"^## ([^\n]+)\n\n([^\n]+)\n\n```text\n(.+?)```"
+# pictures of some tables, in benchmarks/
+PICTURES = {
+    "One notification": "notification",
+    "One notification to many websockets": "crowds",
+    "Pages per second": "pages",
+    "PostgreSQL's connections": "backends",
+}
 # the fragments' names are OCA's
 FRAGMENTS = {
     "DESCRIPTION": "",
@@ -86,6 +99,19 @@ def matrix_table() -> str:
     return "\n".join([rule, rows[0], rule, *rows[1:], rule]) + "\n"
 
 
+def results() -> str:
+    """The tables of results.md, each with its note and its picture."""
+    text = (CHECKOUT / "benchmarks" / "results.md").read_text(encoding="utf-8")
+    parts = []
+    for title, note, table in re.findall(TABLE, text, re.M | re.S):
+        parts += [f"{title}\n{'-' * len(title)}\n", textwrap.fill(note, 115) + "\n"]
+        if title in PICTURES:
+            picture = f"../benchmarks/{PICTURES[title]}.svg"
+            parts.append(f".. image:: {picture}\n   :alt: the table below as a picture\n")
+        parts.append(f".. code-block:: text\n\n{textwrap.indent(table, '  ')}")
+    return "\n".join(parts)
+
+
 def _between(path: pathlib.Path, begin: str, end: str, new: str) -> str:
     """The text of a file, with ``new`` between two marks."""
     before, rest = path.read_text(encoding="utf-8").split(begin)
@@ -123,7 +149,9 @@ def apps_page() -> str:
 def made() -> dict[pathlib.Path, str]:
     """Return the content of each file that is made."""
     page, readme = CHECKOUT / "docs" / "settings.rst", CHECKOUT / "README.rst"
+    figures = CHECKOUT / "docs" / "figures.rst"
     return {
+        figures: _between(figures, BEGIN_RESULTS, END_RESULTS, results()),
         page: _between(page, BEGIN, END, settings_table()),
         readme: _between(readme, BEGIN_MATRIX, END_MATRIX, matrix_table()),
         ADDON / "README.rst": addon_readme(),
