@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+import psycopg2
 import pytest
 
 from ..stack import series
@@ -155,28 +156,31 @@ def test_where_it_cannot_be_imported_nothing_is_claimed(whole, tmp_path, loaded,
         assert checked.returncode == 0, checked.stdout
 
 
+LOCK = 2293787760715711918  # PG_ADVISORY_LOCK_ID of queue_job's runner
+
+
 @pytest.mark.slow
-def test_a_lock_that_the_runner_left_on_a_pooled_connection(whole):
-    """Before the addon came; the guide says what to do."""
+def test_a_runner_waits_for_the_lock_of_another(whole):
+    """Which a runner behind the pooler has left there, before the addon came."""
     ready = "queue job runner ready for db"
-    left = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory'"
-    with jobs(whole, STOCK, addon=False) as (odoo, sender):
-        odoo.stop()
-        for _try in range(5):  # PgBouncer closes a connection on which something was under way
-            if whole.postgres.execute(left) == [(True,)]:
-                break
-            before = odoo.log().count(ready)
+    options = {"server_wide_modules": BEFORE, **whole.direct}
+    with whole.odoo(options=options, start=False) as odoo:
+        with contextlib.closing(whole.postgres.connect(odoo.database)) as other:
+            other.cursor().execute("SELECT pg_advisory_lock(%s)", [LOCK])
             odoo.start()
-            wait_until(lambda before=before: odoo.log().count(ready) > before, ready)
-            odoo.stop()
-        assert whole.postgres.execute(left) == [(True,)]
-        text = odoo.conf.read_text().replace(f"= {STOCK}", f"= {BEFORE}")
-        lines = [f"{name} = {value}" for name, value in whole.direct.items()]
-        odoo.conf.write_text("\n".join([text, *lines, ""]))
-        before = odoo.log().count(ready)
-        odoo.start()
-        time.sleep(LOST)
-        assert odoo.log().count(ready) == before
+            time.sleep(LOST)
+            assert ready not in odoo.log()
+        wait_until(lambda: ready in odoo.log(), ready)
+
+
+def test_reconnect_ends_a_lock_that_was_left(whole):
+    """As the guide says."""
+    left = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    with whole.odoo(start=False) as odoo:
+        pooled = dict(zip(("host", "port", "user", "password"), whole.pooled))
+        with contextlib.closing(psycopg2.connect(dbname=odoo.database, **pooled)) as runner:
+            runner.autocommit = True
+            runner.cursor().execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        assert whole.postgres.execute(left) == [(1,)]
         whole.pgbouncer.admin("RECONNECT")
-        wait_until(lambda: odoo.log().count(ready) > before, ready)
-        assert done(whole, odoo, sender, 5)
+        wait_until(lambda: whole.postgres.execute(left) == [(0,)], "the lock is gone")
