@@ -171,10 +171,11 @@ def test_a_runner_waits_for_the_lock_of_another(whole):
             time.sleep(LOST)
             assert ready not in odoo.log()
         wait_until(lambda: ready in odoo.log(), ready)
+        assert sessions(whole, odoo), "it holds the lock in a direct session now"
 
 
 def test_reconnect_ends_a_lock_that_was_left(whole):
-    """As the guide says."""
+    """PgBouncer alone: what the guide tells to run does what it says."""
     left = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     with whole.odoo(start=False) as odoo:
         pooled = dict(zip(("host", "port", "user", "password"), whole.pooled))
