@@ -16,7 +16,7 @@ class Visitors(AtOnce):
     """
 
     def __init__(self, url: str, number: int = 20):
-        super().__init__(number, self._visit)
+        super().__init__(*[self._visit] * number)
         self._url = f"{url}/web/login"
         self.pages = 0
         self.failed = 0

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -25,12 +26,13 @@ from collections.abc import Callable
 
 import requests
 
-from .faults import BACK_FROM_SILENCE, CHANNEL, Job, Messages, ours
+from .faults import BACK_FROM_SILENCE, CHANNEL, Job, Messages, chosen, ours, seconds, wrongly
 from .stack.client import BusClient
 from .stack.cluster import Cluster, Member, cluster
 from .stack.network import enter_own_network
 from .stack.odoo import Odoo
 from .stack.process import end_on_signals, wait_until
+from .stack.users import AtOnce
 
 SERVERS, WORKERS = 2, 2
 
@@ -41,7 +43,7 @@ CRON = 5
 HERE = 0  # this machine, for ``Lan.cut``
 
 
-class Promotions:
+class Promotions(AtOnce):
     """Notes when a member becomes the primary, or the primary is back after a restart.
 
     ``gone`` is set once the first primary is none any more, or not the only one.
@@ -50,10 +52,7 @@ class Promotions:
     def __init__(self, whole: Cluster):
         self.seen: list[tuple] = []  # (monotonic, s; name of the member)
         self.gone = threading.Event()
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._watch, args=[member]) for member in whole.members
-        ]
+        super().__init__(*(functools.partial(self._watch, member) for member in whole.members))
 
     def _watch(self, member: Member):
         last = member.primary_since()
@@ -67,25 +66,14 @@ class Promotions:
             # a demoted server restarts, so the same start is the same term
             last = since or last
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def __exit__(self, *exc_info):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-
-class Visitor:
+class Visitor(AtOnce):
     """Asks a server for a page, over and over, as a context."""
 
     def __init__(self, odoo: Odoo):
         self.asked = self.failed = 0
         self._url = f"{odoo.url}/web/login"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._visit)
+        super().__init__(self._visit)
 
     def _visit(self):
         while not self._stop.wait(0.2):
@@ -94,14 +82,6 @@ class Visitor:
                 self.failed += not requests.get(self._url, timeout=30).ok
             except requests.RequestException:
                 self.failed += 1
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info):
-        self._stop.set()
-        self._thread.join()
 
 
 def promoted(seen: Promotions, seconds: float = 90):
@@ -281,28 +261,18 @@ HEAD = (
 
 
 def line_of(fault: Fault, row: dict, mistakes: list[str]) -> str:
-    def seconds(value):
-        return "-" if value is None else f"{value:.1f}"
-
     return (
         f"{fault.name:<20}{row['who']:<13}{row['sent']:>6}{row['lost']:>6}{row['twice']:>7}"
         f"{seconds(row['promoted']):>12}{seconds(row['back']):>8}{seconds(row['cron']):>8}"
-        f"{row['pages']:>7}{row['failed']:>8}"
-        + (f"   WRONG: {', '.join(mistakes)}" if mistakes else "")
+        f"{row['pages']:>7}{row['failed']:>8}" + wrongly(mistakes)
     )
 
 
 def main():
-    names = [fault.name for fault in FAULTS]
     parser = argparse.ArgumentParser(
         prog="./run faults --cluster", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--verbose", action="store_true", help="show the lines of the log")
-    parser.add_argument("faults", nargs="*", metavar="FAULT", help="only these, by their names")
-    arguments = parser.parse_args()
-    for name in arguments.faults:
-        if name not in names:
-            parser.error(f"no fault {name!r}; there are: {', '.join(names)}")
+    arguments = chosen(parser, [fault.name for fault in FAULTS])
     enter_own_network("tests.cluster")
     end_on_signals()
     failed = False

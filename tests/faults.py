@@ -280,16 +280,30 @@ def wrong(fault: Fault, row: dict, stop: float) -> list[str]:
     return [name for name, good in fine.items() if not good]
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="./run faults", description=__doc__.splitlines()[0])
-    parser.add_argument("--mode", choices=MODES, help="only this kind of server")
+def chosen(parser: argparse.ArgumentParser, names: list[str]) -> argparse.Namespace:
+    """Return the command line's arguments, with faults of these names."""
     parser.add_argument("--verbose", action="store_true", help="show the lines of the log")
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="only these, by their names")
     arguments = parser.parse_args()
-    names = [fault.name for fault in FAULTS]
     for name in arguments.faults:
         if name not in names:
             parser.error(f"no fault {name!r}; there are: {', '.join(names)}")
+    return arguments
+
+
+def seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def wrongly(mistakes: list[str]) -> str:
+    """Return the end of a line of the table."""
+    return f"   WRONG: {', '.join(mistakes)}" if mistakes else ""
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./run faults", description=__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=MODES, help="only this kind of server")
+    arguments = chosen(parser, [fault.name for fault in FAULTS])
     enter_own_network("tests.faults")
     end_on_signals()
     failed = False
@@ -311,15 +325,15 @@ def main():
                     print("\n".join(row["text"]), flush=True)
         print()
     if not arguments.faults:
-        listeners, seconds = 20, 60
-        row = idle(listeners, seconds)
-        rate = 10 * row["probes"] / seconds
+        listeners, lasts = 20, 60
+        row = idle(listeners, lasts)
+        rate = 10 * row["probes"] / lasts
         # one of each listener's own in 45 s, and of all together one in 9 s
-        allowed = listeners * seconds / 45 + seconds / 9
+        allowed = listeners * lasts / 45 + lasts / 9
         failed = failed or row["probes"] > allowed or row["deaf"] > 0
         print(
-            f"{listeners} bus listeners that hear nothing for {seconds} s: {row['probes']} probes,"
-            f" {rate:.2f} in 10 s; CPU {100 * row['cpu'] / seconds / listeners:.3f} % each"
+            f"{listeners} bus listeners that hear nothing for {lasts} s: {row['probes']} probes,"
+            f" {rate:.2f} in 10 s; CPU {100 * row['cpu'] / lasts / listeners:.3f} % each"
         )
     sys.exit(failed)
 
@@ -331,14 +345,10 @@ HEAD = (
 
 
 def line_of(fault: Fault, row: dict, mistakes: list[str]) -> str:
-    def seconds(value):
-        return "-" if value is None else f"{value:.1f}"
-
     return (
         f"{fault.name:<22}{row['committed']:>6}{row['shown']:>7}{row['lost']:>6}{row['twice']:>7}"
         f"{seconds(row['back']):>8}{seconds(row['cron']):>8}{row['lines']:>7}"
-        f"{row['backends']:>6}{seconds(row['stop']):>8}"
-        + (f"   WRONG: {', '.join(mistakes)}" if mistakes else "")
+        f"{row['backends']:>6}{seconds(row['stop']):>8}" + wrongly(mistakes)
     )
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import xmlrpc.client
 
 import psycopg2
@@ -17,6 +16,7 @@ from ..stack import series
 from ..stack.deployment import deployment as running_deployment
 from ..stack.odoo import CHECKOUT, ROLE
 from ..stack.process import wait_until
+from ..stack.users import AtOnce
 
 ADMIN = "admin"
 
@@ -49,28 +49,20 @@ def left_behind(whole, database: str) -> int:
     return sum(timeout != "0" for timeout in left.values())
 
 
-class Watched:
+class Watched(AtOnce):
     """Names that sessions had in pg_stat_activity meanwhile, and how many loaded at once."""
 
     def __init__(self, whole):
         self.most, self.roles = 0, set()
-        self._whole, self._end = whole, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._whole = whole
+        super().__init__(self._watch)
 
     def _watch(self):
         query = "SELECT usename FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
-        while not self._end.wait(0.02):
+        while not self._stop.wait(0.02):
             rows = self._whole.postgres.execute(query)
             self.most = max(self.most, len(rows))
             self.roles.update(role for (role,) in rows)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info):
-        self._end.set()
-        self._thread.join()
 
 
 def states(whole, database: str) -> list:

@@ -12,12 +12,12 @@ from .odoo import Path
 
 
 class AtOnce:
-    """A context in which so many threads each run ``work`` until its end sets ``_stop``."""
+    """A context in which each of these runs in a thread, until its end sets ``_stop``."""
 
-    def __init__(self, number: int, work: Callable[[], None]):
+    def __init__(self, *works: Callable[[], None]):
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=work) for _thread in range(number)]
+        self._threads = [threading.Thread(target=work) for work in works]
 
     def __enter__(self):
         for thread in self._threads:
@@ -46,7 +46,7 @@ class Users(AtOnce):
         number: int = 8,
         query: str = "SELECT count(*) FROM res_users",
     ):
-        super().__init__(number, self._query)
+        super().__init__(*[self._query] * number)
         self._asked = query
         self.done = 0
         self.errors: list[str] = []
