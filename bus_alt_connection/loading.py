@@ -101,8 +101,10 @@ class Loader:
             pool = _Pool(dsn)
             public = {key: dsn[key] for key in dsn if not SECRET.search(key)}
             outer = getattr(self._mine, "connection", None)
+            connection = odoo.sql_db.Connection(pool, database, public)
             try:
-                self._mine.connection = odoo.sql_db.Connection(pool, database, public)
+                connection.cursor().close()  # connects, or fails now
+                self._mine.connection = connection
                 yield
             finally:
                 self._mine.connection = outer
