@@ -108,8 +108,9 @@ COMMANDS = {
     './run test tests/odoo/test_loading.py -k "lock_timeout and stock"': (
         "tests/odoo/test_loading.py"
     ),
-    './run test tests/odoo/test_loading.py -k "locks and stock"': "tests/odoo/test_loading.py",
-    './run test tests/odoo/test_loading.py -k "locks and straight"': "tests/odoo/test_loading.py",
+    "BUS_ALT_REPLAY=300 ./run test tests/odoo/test_loading.py -k locks_of_20_exclude -rP": (
+        "tests/odoo/test_loading.py"
+    ),
     "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
         "tests/odoo/test_database_manager.py"
     ),
