@@ -69,7 +69,7 @@ def install(settings: Settings) -> None:
         _logger.error("%s", line)
     for line in addons_not_found():
         _logger.warning("%s", line)
-    tools = functools.partial(manager.with_variables, variables=settings.tools)
+    tools = functools.partial(manager.with_variables, settings=settings)
     databases = functools.partial(manager.without, system=settings.database)
     own_pages = {ready.PATH: functools.partial(ready.report, process)}
     if settings.shows_metrics:

@@ -25,7 +25,7 @@ import psycopg2
 import odoo
 from odoo.exceptions import UserError
 
-from .session import Session, one_line
+from .session import one_line, primary
 from .settings import SECRET
 
 _logger = logging.getLogger(__name__)
@@ -95,9 +95,8 @@ class Loader:
     def _direct(self, database: str) -> Iterator[None]:
         with self._slot():
             name = self._parameters["application_name"].replace("{pid}", str(os.getpid()))
-            dsn = {**self._parameters, "dbname": database, "application_name": name}
             # fails now, and in time: psycopg2's own way has no limit in the gevent process
-            Session(dsn).close()
+            dsn = {**primary(self._parameters), "dbname": database, "application_name": name}
             pool = _Pool(dsn)
             public = {key: dsn[key] for key in dsn if not SECRET.search(key)}
             outer = getattr(self._mine, "connection", None)

@@ -1,8 +1,13 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """What the database manager gets: its list of databases, and where pg_dump and its like connect."""
 
+import contextlib
 import functools
-from typing import Mapping, Optional
+
+import psycopg2
+
+from .parameters import Settings, variables
+from .session import primary
 
 
 def without(stock, system: str):
@@ -15,7 +20,7 @@ def without(stock, system: str):
     return databases
 
 
-def with_variables(stock, variables: Mapping[str, Optional[str]]):
+def with_variables(stock, settings: Settings):
     """Return ``exec_pg_environ``, the environment of pg_dump and its like, with libpq's variables.
 
     Through a pooler in transaction mode ``pg_dump`` leaves its ``search_path`` behind on server
@@ -24,7 +29,10 @@ def with_variables(stock, variables: Mapping[str, Optional[str]]):
 
     @functools.wraps(stock)
     def exec_pg_environ(*args, **kwargs):
-        merged = {**stock(*args, **kwargs), **variables}
+        owner = settings.owner
+        with contextlib.suppress(psycopg2.OperationalError):  # the tool itself will say it
+            owner = primary(owner)
+        merged = {**stock(*args, **kwargs), **variables(owner)}
         return {name: value for name, value in merged.items() if value is not None}
 
     return exec_pg_environ

@@ -44,7 +44,6 @@ class Settings(NamedTuple):
     direct: Mapping[str, str]  # parameters of the listener
     owner: Mapping[str, str]  # of a direct connection as Odoo's own role
     pooled: Mapping[str, str]  # parameters of Odoo's own connections to the system database
-    tools: Mapping[str, Optional[str]]  # environment of pg_dump and its like; None: taken away
 
     @property
     def names_postgresql(self) -> bool:
@@ -79,7 +78,7 @@ def load(
     direct = _direct(given, pooled)
     _check_with_libpq(given, direct)
     owner = _owner(given, direct, pooled)
-    return Settings(given, database, direct, owner, pooled, _tools(owner))
+    return Settings(given, database, direct, owner, pooled)
 
 
 def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
@@ -177,8 +176,8 @@ def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> 
             raise value.bad(f"what libpq takes ({bad[0]})") from None
 
 
-def _tools(owner: Mapping[str, str]) -> Dict[str, Optional[str]]:
-    """Return what pg_dump, pg_restore and psql get, where Odoo's own environment differs."""
+def variables(owner: Mapping[str, str]) -> Dict[str, Optional[str]]:
+    """Return what pg_dump and its like need in their environment; None: to be taken away."""
     # what Odoo put there leads to the pooler; a service file may leave the port out
     result: Dict[str, Optional[str]] = {"PGHOST": None, "PGHOSTADDR": None}
     if "service" in owner:

@@ -12,7 +12,7 @@ import re
 import selectors
 import socket
 import time
-from typing import Callable, Mapping, NamedTuple, Optional
+from typing import Callable, Dict, Mapping, NamedTuple, Optional
 
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_WRITE
@@ -96,6 +96,17 @@ class Session(contextlib.AbstractContextManager):
             return addresses.index((address, str(port)))
         return 0
 
+    def address(self) -> Dict[str, str]:
+        """Return libpq's parameters of the one address that was reached."""
+        info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
+        if not info:
+            return {}
+        reached = {"host": info.host, "port": str(info.port)}
+        with self._socket() as one:
+            if one.family != socket.AF_UNIX:
+                reached["hostaddr"] = one.getpeername()[0]
+        return reached
+
     def _socket(self) -> socket.socket:
         return socket.socket(fileno=os.dup(self.connection.fileno()))
 
@@ -160,6 +171,18 @@ class Session(contextlib.AbstractContextManager):
                 if time.monotonic() >= deadline:
                     raise psycopg2.OperationalError(f"no answer within {self._timeout:g} s")
                 self._meanwhile()
+
+
+def primary(parameters: Mapping[str, str]) -> Dict[str, str]:
+    """Return the parameters with one address alone, of several that are the primary's or not.
+
+    Once a standby has answered that it has no such database yet, libpq asks no other host
+    ("34.1.1.3. Specifying Multiple Hosts" of its documentation).
+
+    :param parameters: libpq's, of a database that all have; else as ``Session``
+    """
+    with Session(parameters) as session:
+        return {**parameters, **session.address()}
 
 
 def one_line(error: Exception) -> str:

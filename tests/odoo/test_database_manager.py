@@ -68,9 +68,12 @@ def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
 
 
 def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment):
-    """Odoo's own role does, on the primary, although the standby is named first."""
+    """Odoo's own role does, on the primary, although a standby that lags is named first."""
     deployment.postgres.create_role("listener", "password-of-listener", "")
-    standby = Postgres(deployment.folder / "standby", primary=deployment.postgres).start()
+    # it will not have the new database
+    lag = {"recovery_min_apply_delay": "1h"}
+    standby = Postgres(deployment.folder / "standby", primary=deployment.postgres, options=lag)
+    standby.start()
     options = {
         **manager.OPTIONS,
         "imdispatcher_db_host": "127.0.0.1,127.0.0.1",
@@ -87,6 +90,8 @@ def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment):
             assert deployment.postgres.execute(owners, dbname=name) == [(ROLE,)]
             page = requests.get(f"{odoo.url}/web/login?db={name}", timeout=60)
             assert page.ok
+            updated = odoo.run("-d", name, "-u", "bus", "--stop-after-init")
+            assert "cannot be updated" not in updated.stderr
     finally:
         standby.stop()
         deployment.pgbouncer.forget(name)

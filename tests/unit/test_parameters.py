@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from bus_alt_connection import parameters
+from bus_alt_connection.parameters import variables
 from bus_alt_connection.settings import BadSetting
 
 ODOO = {"host": "pooler", "port": 6432, "user": "odoo", "password": "odoo's", "sslmode": "prefer"}
@@ -232,14 +233,14 @@ def test_a_system_database_in_the_environment_disagrees_with_odoos_own():
 
 
 def test_the_tools_get_an_address_without_the_poolers_name():
-    tools = load(imdispatcher_db_hostaddr="10.0.0.1", imdispatcher_db_port="5432").tools
+    tools = variables(load(imdispatcher_db_hostaddr="10.0.0.1", imdispatcher_db_port="5432").owner)
     assert tools["PGHOST"] is None
     assert tools["PGHOSTADDR"] == "10.0.0.1"
     assert tools["PGPORT"] == "5432"
 
 
 def test_the_tools_get_a_service_instead_of_a_place():
-    tools = load(imdispatcher_db_service="plain").tools
+    tools = variables(load(imdispatcher_db_service="plain").owner)
     assert tools == {
         "PGHOST": None,
         "PGHOSTADDR": None,
@@ -260,7 +261,7 @@ def test_updates_beside_a_service_are_odoos_own_roles():
 
 
 def test_the_tools_get_what_is_set_beside_a_service():
-    tools = load(imdispatcher_db_service="plain", imdispatcher_db_port="5433").tools
+    tools = variables(load(imdispatcher_db_service="plain", imdispatcher_db_port="5433").owner)
     assert tools["PGPORT"] == "5433"
 
 
@@ -276,11 +277,11 @@ def test_the_tools_get_what_is_set_beside_a_service():
     ],
 )
 def test_how_libpq_calls_its_variables(keyword, text, variable):
-    assert load(**{f"imdispatcher_db_{keyword}": text}).tools[variable] == text
+    assert variables(load(**{f"imdispatcher_db_{keyword}": text}).owner)[variable] == text
 
 
 @pytest.mark.parametrize("keyword", ["keepalives_idle", "application_name", "keepalives_count"])
 def test_what_has_no_variable_is_not_made_one(keyword):
-    tools = load(**{f"imdispatcher_db_{keyword}": "7"}).tools
+    tools = variables(load(**{f"imdispatcher_db_{keyword}": "7"}).owner)
     assert "7" not in tools.values()
     assert not any("KEEPALIVES" in name or "NAME" in name for name in tools)

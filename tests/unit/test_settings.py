@@ -7,6 +7,7 @@ import pytest
 
 from bus_alt_connection import parameters as libpq
 from bus_alt_connection import settings
+from bus_alt_connection.parameters import variables
 from bus_alt_connection.settings import BadSetting
 
 HOST = "imdispatcher_db_host"
@@ -330,13 +331,13 @@ def test_a_service_is_not_overruled_by_odoo(tmp_path, monkeypatch):
         "target_session_attrs": libpq.PRIMARY,  # it may name several hosts
         "dbname": "postgres",
     }
-    assert settings.tools["PGSERVICE"] == "direct"
-    assert settings.tools["PGPORT"] is None
+    assert variables(settings.owner)["PGSERVICE"] == "direct"
+    assert variables(settings.owner)["PGPORT"] is None
 
 
 def test_the_environment_of_pg_dump():
     more = {"imdispatcher_db_sslrootcert": "/ca.pem", "imdispatcher_db_port": "5432"}
-    assert load(imdispatcher_db_host="db", **more).tools == {
+    assert variables(load(imdispatcher_db_host="db", **more).owner) == {
         "PGHOST": "db",
         "PGHOSTADDR": None,
         "PGPORT": "5432",
@@ -359,7 +360,8 @@ LISTENER = {
 
 def test_pg_dump_is_not_the_listeners_role():
     """It may own nothing and see nothing. Module loading is Odoo's, too."""
-    tools, owner = load(**LISTENER).tools, load(**LISTENER).owner
+    owner = load(**LISTENER).owner
+    tools = variables(owner)
     assert tools["PGHOST"] == owner["host"] == "db"
     assert (tools["PGUSER"], tools["PGPASSWORD"]) == ("odoo", "odoo's")
     assert (owner["user"], owner["password"]) == ("odoo", "odoo's")
@@ -370,12 +372,12 @@ def test_pg_dump_is_not_the_listeners_role():
 
 def test_odoos_role_may_have_another_name_without_the_pooler():
     settings = load(**LISTENER, imdispatcher_odoo_user="postgres")
-    assert settings.tools["PGUSER"] == settings.owner["user"] == "postgres"
+    assert variables(settings.owner)["PGUSER"] == settings.owner["user"] == "postgres"
     assert settings.pooled["user"] == "odoo"
 
 
 def test_pg_dump_goes_to_the_primary_of_several_hosts():
-    tools = load(imdispatcher_db_host="standby,primary").tools
+    tools = variables(load(imdispatcher_db_host="standby,primary").owner)
     assert tools["PGHOST"] == "standby,primary"
     assert tools["PGTARGETSESSIONATTRS"] == "read-write"
 
