@@ -84,6 +84,7 @@ def test_two_people_talk(whole, discuss):
     bob.screenshot("channel")
 
 
+@pytest.mark.slow
 def test_stock_odoo_shows_it_after_a_reload(whole, discuss):
     alice, bob, _url, _channel = discuss(addon=False, options={"proxy_mode": True})
     alice.write("Are you there?")

@@ -20,7 +20,7 @@ RESTORED = "restored"
 @pytest.mark.parametrize(
     "addon, workers",
     [
-        (False, 0),
+        pytest.param(False, 0, marks=pytest.mark.slow),
         pytest.param(True, 0, marks=pytest.mark.smoke),
         pytest.param(True, 2, marks=[pytest.mark.smoke, pytest.mark.slow]),
     ],

@@ -18,7 +18,7 @@ CRON_LISTENS = pytest.mark.skipif(
 )
 
 
-@BOTH
+@pytest.mark.parametrize("mode", ["threaded", pytest.param("prefork", marks=pytest.mark.slow)])
 def test_stock_behind_pgbouncer_delivers_nothing_and_starts_jobs_late(stock):
     assert stock.deliver(timeout=LOST_AFTER) == 0
     if series.CRON_LISTENS:
@@ -32,6 +32,7 @@ def test_100_of_100(site):
 
 
 @pytest.mark.smoke
+@pytest.mark.slow
 @pytest.mark.skipif(series.LONGPOLLING, reason="before 16.0 there are no websockets")
 def test_quick_notifications_leave_no_websocket_deaf(prefork):
     """As they do in 16.0 alone, see test_odoo_faults."""

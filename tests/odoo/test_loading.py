@@ -85,7 +85,9 @@ def upgrade(odoo, module: str):
 
 @pytest.mark.skipif(series.NUMBER < 15, reason="before 15.0 a load sets nothing")
 @pytest.mark.parametrize(
-    "addon", [False, pytest.param(True, marks=pytest.mark.smoke)], ids=["stock", "addon"]
+    "addon",
+    [pytest.param(False, marks=pytest.mark.slow), pytest.param(True, marks=pytest.mark.smoke)],
+    ids=["stock", "addon"],
 )
 def test_no_lock_timeout_is_left_on_pooled_connections(whole, addon):
     with whole.odoo(addon=addon, options=whole.direct, workers=4, start=False) as odoo:
@@ -187,7 +189,9 @@ SECONDS = float(os.environ.get("BUS_ALT_REPLAY", "6"))
 PROCESSES = (8, 6) if "BUS_ALT_REPLAY" in os.environ else (4, 3)  # that load, and that visit
 
 
-@pytest.mark.parametrize("way", ["stock", "addon", "straight"])
+@pytest.mark.parametrize(
+    "way", ["stock", "addon", pytest.param("straight", marks=pytest.mark.slow)]
+)
 def test_registry_locks_of_20_exclude(whole, way):
     """BUS_ALT_REPLAY=300 is what the documentation's figures come from."""
     path = whole.straight if way == "straight" else whole.pooled

@@ -101,7 +101,9 @@ def test_jobs_are_done_also_after_the_runner_has_lost_its_session(whole, loaded,
         assert f"{SAYS} {place}, as imdispatcher_db_* say" in odoo.buscheck().stdout
 
 
-@pytest.mark.parametrize("place", ["environment", "odoo.conf"])
+@pytest.mark.parametrize(
+    "place", [pytest.param("environment", marks=pytest.mark.slow), "odoo.conf"]
+)
 def test_what_is_set_for_the_runner_counts(whole, place):
     own = {"jobrunner_db_host": "localhost", "jobrunner_db_port": str(whole.straight.port)}
     environ = {f"ODOO_QUEUE_JOB_{name.upper()}": text for name, text in own.items()}
@@ -122,16 +124,19 @@ def test_where_it_is_not_loaded_server_wide_nothing_is_said_of_it(whole):
 
 
 NEEDS_MORE = "import a_library_that_nobody_has"
+NOT_FOUND = "was not found in addons_path"
+NOT_IMPORTED = "cannot be imported: No module named 'a_library_that_nobody_has'"
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "why", "loaded"),
     [
-        (None, "was not found in addons_path"),
-        (NEEDS_MORE, "cannot be imported: No module named 'a_library_that_nobody_has'"),
+        (None, NOT_FOUND, AFTER),
+        pytest.param(None, NOT_FOUND, BEFORE, marks=pytest.mark.slow),
+        pytest.param(NEEDS_MORE, NOT_IMPORTED, AFTER, marks=pytest.mark.slow),
+        (NEEDS_MORE, NOT_IMPORTED, BEFORE),
     ],
 )
-@pytest.mark.parametrize("loaded", [AFTER, BEFORE])
 def test_where_it_cannot_be_imported_nothing_is_claimed(whole, tmp_path, loaded, text, why):
     if text is not None:
         addon = tmp_path / "queue_job"
