@@ -19,7 +19,7 @@ from tests.stack.process import end_on_signals
 from . import backups, dashboard, fleet, measures, outages, queue_job, results, updates
 from .rivals import rivals
 
-OF_TWO_WORKERS = ("notification", "crowds", "bursts", "killed", "cron")
+OF_TWO_WORKERS = ("notification", "crowds", "bursts", "paced", "killed", "cron")
 PARTS = (*OF_TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
 APART = {
     "backups": backups.main,
@@ -46,6 +46,9 @@ def measure(parts: list[str], quick: bool):
             "notification": lambda: measures.notification(running, of(30, 3)),
             "crowds": lambda: measures.crowds(running, of((1, 10, 100, 500), (1, 10)), of(9, 2)),
             "bursts": lambda: measures.bursts(running, of(100, 10), of(1000, 50), of(3, 1)),
+            "paced": lambda: measures.bursts(
+                running, of(100, 10), of(500, 50), of(3, 1), every=1 / 40
+            ),
             "killed": lambda: measures.killed(running, whole),
             "cron": lambda: measures.cron(running, of(20, 3)),
         }

@@ -206,20 +206,28 @@ def crowds(running: list[Sending], sizes: tuple, rounds: int) -> Table:
     return table.show()
 
 
-def bursts(running: list[Sending], size: int, number: int, rounds: int) -> Table:
+def bursts(
+    running: list[Sending], size: int, number: int, rounds: int, every: float = 0.0
+) -> Table:
+    """Measure many commits in a row.
+
+    :param every: begin one each so many seconds, or without a pause
+    """
+    pace = f"one commit each {every * 1000:.0f} ms" if every else "one commit each, without a pause"
     table = Table(
-        "Bursts",
-        f"{number:,} notifications, one commit each and without a pause, to {size} websockets;"
-        f" {rounds} rounds in turn. rate: messages at websockets per second, from the first commit"
-        " until all have all; p50 and p99 of the time from a commit to each websocket.",
+        "The same number of commits a second" if every else "Bursts",
+        f"{number:,} notifications, {pace}, to {size} websockets; {rounds} rounds in turn."
+        " rate: messages at websockets per second, from the first commit until all have all;"
+        " p50 and p99 of the time from a commit to each websocket.",
         ["", "rate", "ratio", "p50", "p99", "ratio", "lost", "twice"],
     )
     hearing = [one for one in running if one.server.rival.hears]
     results: dict = {one.server.name: [] for one in hearing}
     for turn, one in enumerate(in_turn(hearing, rounds)):
         with Crowd(one.server.odoo, "burst", size) as crowd:
-            begins = {}
+            begins, first_begin = {}, time.monotonic()
             for i in range(number):
+                time.sleep(max(0, first_begin + i * every - time.monotonic()))
                 text = f"burst {turn} {i}."
                 begins[text] = one.sender.send("burst", text)["begin"]
             arrivals = crowd.arrivals(f"burst {turn} ", number, 120)
