@@ -27,13 +27,13 @@ KEEP = PREFIX + "keep_notify"  # of version 1.0
 
 # what the table in docs/settings.rst says of each: what it is, where it is not set
 MEANINGS = {
-    DB + "host": ("where PostgreSQL itself is; several hosts separated by commas", "db_host"),
-    DB + "port": ("and its port; one, or one per host", "db_port"),
-    DB + "user": ("who listens; the role needs nothing but CONNECT", "db_user"),
-    DB + "password": ("that role's password; Odoo's own is for ``db_user`` alone", "db_password"),
+    DB + "host": ("where PostgreSQL itself is; separate several hosts by commas", "db_host"),
+    DB + "port": ("its port: one, or one per host", "db_port"),
+    DB + "user": ("the role that listens; it needs only CONNECT", "db_user"),
+    DB + "password": ("its password; Odoo's own is sent for ``db_user`` only", "db_password"),
     DB + "sslmode": ("how the connection is encrypted, in libpq's words", "db_sslmode"),
-    NAME: ("the system database: Odoo's LISTEN and NOTIFY happen there", "postgres"),
-    ODOO_USER: ("Odoo's own role, if PostgreSQL knows db_user by another name", "db_user"),
+    NAME: ("the system database, where Odoo sends LISTEN and NOTIFY", "postgres"),
+    ODOO_USER: ("Odoo's own role, if PostgreSQL knows ``db_user`` by another name", "db_user"),
     METRICS: ("``True``: show metrics to Prometheus, and to whoever reaches the port", "False"),
 }
 

@@ -57,7 +57,7 @@ def settings_table() -> str:
         "   * - odoo.conf",
         "     - environment, also with ``ODOO_`` before it",
         "     - what it is",
-        "     - where it is not set",
+        "     - if it is not set",
     ]
     for option, (meaning, default) in settings.MEANINGS.items():
         lines += [
@@ -69,8 +69,8 @@ def settings_table() -> str:
     lines += [
         f"   * - ``{settings.DB}<any keyword of libpq>``",
         f"     - ``{settings.DB.upper()}<KEYWORD>``",
-        "     - what else libpq knows: ``sslrootcert``, ``service``, ``keepalives_idle``, …",
-        "     - libpq's default; 10 s to connect, keepalives after 10 s",
+        "     - any other keyword of libpq: ``sslrootcert``, ``service``, ``keepalives_idle``, …",
+        "     - libpq's default, but 10 s to connect and keepalives after 10 s",
     ]
     return "\n".join(lines) + "\n"
 
