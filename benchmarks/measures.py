@@ -136,11 +136,11 @@ class Sending:
 def notification(running: list[Sending], number: int) -> Table:
     table = Table(
         "One notification",
-        f"{10 * number} each, in 10 blocks in turn. commit: until Odoo's commit returns; its"
-        " NOTIFY: the last part of it, after PostgreSQL has the transaction; frame: from the"
-        " commit's begin until the websocket's frame is read; bare NOTIFY: to the frame from a"
-        " NOTIFY on an open connection, the row being there. Ratios to the first row, with the"
-        " least and greatest of a block.",
+        f"{10 * number} each, in 10 blocks in turn. commit: until Odoo's commit returns. its"
+        " NOTIFY: the last part of that, after PostgreSQL has the transaction. frame: from the"
+        " beginning of the commit until the websocket's frame is read. bare NOTIFY: from a NOTIFY"
+        " on an open connection until the frame is read; the row was there before. ratio: to the"
+        " first row, with the least and greatest of a block.",
         ["", "commit", "p99", "ratio", "its NOTIFY", "p99", "ratio", "frame", "p99", "ratio"],
     )
     table.head += ["bare NOTIFY", "ratio"]
@@ -173,7 +173,7 @@ def notification(running: list[Sending], number: int) -> Table:
 def crowds(running: list[Sending], sizes: tuple, rounds: int) -> Table:
     table = Table(
         "One notification to many websockets",
-        f"The median of {rounds} rounds in turn: from the begin of Odoo's commit until the last"
+        f"The median of {rounds} rounds in turn: from the beginning of Odoo's commit until the last"
         " websocket has its frame.",
         ["", *(f"{size} websockets" for size in sizes), "ratio at the last"],
     )
@@ -259,7 +259,7 @@ def bursts(
 def killed(running: list[Sending], whole: Deployment) -> Table:
     table = Table(
         "The listener's backend is killed",
-        f"Then one notification every 0.5 s for {AFTER_KILL} s. Where only one is sent, Odoo"
+        f"Then one notification every 0.5 s for {AFTER_KILL} s. If only one is sent, Odoo"
         " without this addon never shows it.",
         ["", "shown after", "sent", "never shown"],
     )
@@ -287,9 +287,9 @@ def killed(running: list[Sending], whole: Deployment) -> Table:
 def cron(running: list[Sending], number: int) -> Table:
     table = Table(
         "A cron job",
-        "From the commit that triggers it to its start, in turn; where triggers do not arrive,"
-        " once. Odoo's cron worker, once woken, sleeps 0 to 90 ms by the number of its process. The"
-        " first two columns are without that, the third with the average of 45 ms.",
+        "From the commit that triggers it to its start, in turn; only once where triggers do not"
+        " arrive. When woken, a cron worker of Odoo first sleeps 0 to 90 ms, depending on the"
+        " number of its process. p50 and max leave that out, on average adds 45 ms for it.",
         ["", "p50", "max", "on average", "ratio", "jobs"],
     )
     took: dict = {one.server.name: [] for one in running}
@@ -364,9 +364,9 @@ def few(server: Server, limit: int):
 def backends(sizes: tuple, instances: tuple) -> Table:
     table = Table(
         "PostgreSQL's connections",
-        f"At rest, its pools empty before, and the most while {VISITORS} visitors load pages:"
-        " by HTTP workers of one instance (+ gevent + 2 cron workers), then by instances of 2 HTTP"
-        " workers each.",
+        f"At rest, after its pools were emptied / the most while {VISITORS} visitors load pages."
+        " First by HTTP workers of one instance (+ gevent + 2 cron workers), then by instances of 2"
+        " HTTP workers each.",
         [
             "",
             *(f"{size} workers" for size in sizes),

@@ -103,8 +103,9 @@ def outages(rivals: list[Rival], whole: Deployment) -> Table:
     table = Table(
         "The pooler of the system database fails",
         f"One commit with a notification each {EACH * 1000:.0f} ms. its NOTIFY: the most that it"
-        " added to a commit; failed: the user got an error; never shown: within 15 s after the last"
-        " commit; at last: when all were shown that were committed meanwhile, after its return.",
+        " added to a commit. failed: the user got an error. never shown: not within 15 s after the"
+        " last commit. at last: after the pooler's return, until all were shown that were committed"
+        " before it.",
         ["", "", "its NOTIFY", "failed", "never shown", "at last"],
     )
     for rival in rivals:
@@ -163,7 +164,7 @@ def dying(rivals: list[Rival], whole: Deployment, number: int) -> Table:
     table = Table(
         "Killed right after the commit",
         f"{number} processes, forked as Odoo's workers are, commit one notification, rest, commit"
-        " another and send SIGKILL to themselves: how many of these were heard.",
+        " another and send SIGKILL to themselves. heard: how many of the latter were.",
         ["", "heard"],
     )
     for rival in rivals:
