@@ -71,10 +71,9 @@ COMMANDS = {
     ),
     "IMDISPATCHER_DB_HOST=postgres.example.com IMDISPATCHER_DB_PORT=5432"
     " odoo-bin --load=web,bus_alt_connection": "tests/odoo/test_delivery.py",
-    "./run test tests/odoo/test_loading.py": "tests/odoo/test_loading.py",
-    "./run test tests/odoo/test_database_manager.py tests/odoo/test_delivery.py": (
-        "tests/odoo/test_delivery.py"
-    ),
+    "./run test --all --series 19.0 tests/odoo/test_loading.py": "tests/odoo/test_loading.py",
+    "./run test --all --series 19.0 tests/odoo/test_database_manager.py"
+    " tests/odoo/test_delivery.py": "tests/odoo/test_delivery.py",
     "ODOO_RC=/etc/odoo/odoo.conf odoo-bin buscheck": "tests/odoo/test_packaging.py",
     # CloudNativePG's, which is not run
     "kubectl patch pooler odoo-db-pooler --type=merge"
@@ -105,12 +104,11 @@ COMMANDS = {
         ODOO_FAULTS
     ),
     "./run test tests/odoo/test_outbox.py -k stock": "tests/odoo/test_outbox.py",
-    './run test tests/odoo/test_loading.py -k "lock_timeout and stock"': (
+    './run test --all --series 19.0 tests/odoo/test_loading.py -k "lock_timeout and stock"': (
         "tests/odoo/test_loading.py"
     ),
-    "BUS_ALT_REPLAY=300 ./run test tests/odoo/test_loading.py -k locks_of_20_exclude -rP": (
-        "tests/odoo/test_loading.py"
-    ),
+    "BUS_ALT_REPLAY=300 ./run test --all --series 19.0 tests/odoo/test_loading.py"
+    " -k locks_of_20_exclude -rP": "tests/odoo/test_loading.py",
     "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
         "tests/odoo/test_database_manager.py"
     ),
