@@ -175,7 +175,7 @@ def crowds(running: list[Sending], sizes: tuple, rounds: int) -> Table:
         "One notification to many websockets",
         f"The median of {rounds} rounds in turn: from the beginning of Odoo's commit until the last"
         " websocket has its frame.",
-        ["", *(f"{size} websockets" for size in sizes), "ratio at the last"],
+        ["", *(f"{size} websocket{'s' * (size > 1)}" for size in sizes), "ratio at the last"],
     )
     took = {one.server.name: {size: [] for size in sizes} for one in running}
     hearing = [one for one in running if one.server.rival.hears]
@@ -371,7 +371,7 @@ def backends(sizes: tuple, instances: tuple) -> Table:
             "",
             *(f"{size} workers" for size in sizes),
             "one more costs",
-            *(f"{number} instances" for number in instances),
+            *(f"{number} instance{'s' * (number > 1)}" for number in instances),
         ],
     )
     for rival in rivals():
