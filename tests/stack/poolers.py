@@ -111,6 +111,9 @@ ODYSSEY_USER = """\
 class Odyssey(Pooler):
     program = "usr/bin/odyssey"
 
+    def version(self) -> str:
+        return super().version().capitalize()
+
     def files(self):
         discard = "yes" if MODE == "session" else "no"
         users = "".join(
