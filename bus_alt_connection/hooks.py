@@ -10,12 +10,13 @@ what Odoo gives. A cron job that runs deeper in a listener's thread is somebody 
 
 import contextlib
 import functools
+import inspect
 import logging
 import re
 import sys
 import threading
 import time
-from typing import List, Mapping, Optional
+from typing import Callable, List, Mapping, Optional
 
 import odoo
 
@@ -40,12 +41,14 @@ ASTRAY = (
 class Process:
     """What the addon has in this process of Odoo."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, found: Mapping[str, Seam]):
         self.settings = settings
         self.astray: set = set()  # channels whose LISTEN went to an ordinary connection
         self.listener: Optional[Listener] = None
         self.outbox = Outbox(settings.pooled)
         self.loader = loading.Loader(settings.owner)
+        connecting = (row for row in found.values() if row.kind in (LISTENS, SENDS, LOADS))
+        self._rows = {code(row): row for row in connecting}
         self._lock = threading.Lock()
         self._have_listened: set = set()
 
@@ -61,39 +64,89 @@ class Process:
                 listener.start()  # may find no thread to be had
                 self.listener = listener
 
+    # --- in place of functions of Odoo ----------------------------------------------
+
+    def db_connect(self, stock, to, *args, **kwargs):
+        """Give each kind of function in the table what it needs."""
+        to = self.settings.database if to == "postgres" else to
+        row = self._rows.get(sys._getframe(2).f_code)  # between them is ``replace``
+        if row and row.kind == LISTENS:
+            return Cursor(_inbox(row), self.listen)
+        if row and row.kind == SENDS:
+            return _Sender(self.outbox)
+        connection = stock(to, *args, **kwargs)
+        if row and not kwargs.get("readonly"):
+            return loading.RegistryConnection(connection, self.loader)
+        return connection
+
+    def execute(self, stock, cursor, query, *args, **kwargs):
+        """Leave nothing of module loading behind on pooled connections.
+
+        And say so where somebody listens on one.
+        """
+        if isinstance(query, str) and cursor.dbname != self.settings.database:
+            query = self.loader.for_transaction(cursor.dbname, query)
+        elif isinstance(query, str):
+            listen = LISTEN.match(query)
+            if listen and listen[1] not in self.astray:
+                self.astray.add(listen[1])
+                _logger.error(ASTRAY, listen[1])
+        return stock(cursor, query, *args, **kwargs)
+
+    def reexec(self, stock, *args, **kwargs):
+        """Replace the process, which ``_reexec`` does at once, after what is left is sent."""
+        self.outbox.close(STOP)
+        return stock(*args, **kwargs)
+
 
 def install(settings: Settings) -> None:
     """Send what needs a session of its own straight to PostgreSQL."""
-    process, found = Process(settings), find()
+    found = find()
+    process = Process(settings, found)
     for line in what_is_missing():
         _logger.error("%s", line)
     for line in addons_not_found():
         _logger.warning("%s", line)
-    tools = functools.partial(manager.with_variables, settings=settings)
-    databases = functools.partial(manager.without, system=settings.database)
+    # the gevent process, which has no runner of queue_job, would say it a second time
+    for line in [] if odoo.evented else jobrunner.where(settings):
+        _logger.info("%s", line)
+    tools = functools.partial(manager.with_variables, settings)
+    databases = functools.partial(manager.without, settings.database)
     own_pages = {ready.PATH: functools.partial(ready.report, process)}
     if settings.shows_metrics:
         own_pages[metrics.PATH] = functools.partial(metrics.report, process)
     replacements = {
-        "connections": functools.partial(_connecting, process=process, found=found),
-        "statements": functools.partial(_harmless, process=process),
-        "module updates": functools.partial(loading.updating, loader=process.loader),
-        "registry locks": functools.partial(loading.locking, loader=process.loader),
-        "requests": functools.partial(pages.answering, pages=own_pages, start_bus=start_bus),
-        "websockets": websockets.waking,
+        "connections": process.db_connect,
+        "statements": process.execute,
+        "module updates": process.loader.load_modules,
+        "registry locks": process.loader.new_registry,
+        "requests": pages.Pages(own_pages, start_bus).answer,
+        "websockets": websockets.wake,
         "cron threads": _kept_alive,
-        "restart in place": functools.partial(_sending_first, outbox=process.outbox),
+        "restart in place": process.reexec,
         "databases": databases,
         "databases of cron": databases,
         "pg_dump and psql": tools,
         "pg_dump and psql of the database manager": tools,
-        jobrunner.SEAM: functools.partial(jobrunner.connecting, settings=settings),
+        jobrunner.SEAM: functools.partial(jobrunner.parameters, settings),
     }
     for name in replacements.keys() & found.keys():
         row = found[name]
         *parents, function = row.function.split(".")
         owner = look_up(row.module, *parents)
-        setattr(owner, function, replacements[name](getattr(owner, function)))
+        replace(owner, function, replacements[name])
+
+
+def replace(owner, name: str, replacement: Callable) -> None:
+    """Let a function be replaced by one that is given the stock one, then its arguments."""
+    stock = getattr(owner, name)
+
+    @functools.wraps(stock)
+    def replaced(*args, **kwargs):
+        return replacement(stock, *args, **kwargs)
+
+    # a method of a class has its class already
+    setattr(owner, name, staticmethod(replaced) if inspect.ismethod(stock) else replaced)
 
 
 def start_bus() -> List[str]:
@@ -110,30 +163,6 @@ def start_bus() -> List[str]:
     elif not (bus.is_alive() if hasattr(bus, "is_alive") else bus.started):
         bus.start()
     return [row.channel]
-
-
-# --- the replacements -------------------------------------------------------------------
-
-
-def _connecting(stock, process: Process, found: Mapping[str, Seam]):
-    """Return ``db_connect`` that gives each kind of function in the table what it needs."""
-    rows = {code(row): row for row in found.values() if row.kind in (LISTENS, SENDS, LOADS)}
-    system = process.settings.database
-
-    @functools.wraps(stock)
-    def db_connect(to, *args, **kwargs):
-        to = system if to == "postgres" else to
-        row = rows.get(sys._getframe(1).f_code)
-        if row and row.kind == LISTENS:
-            return Cursor(_inbox(row), process.listen)
-        if row and row.kind == SENDS:
-            return _Sender(process.outbox)
-        connection = stock(to, *args, **kwargs)
-        if row and not kwargs.get("readonly"):
-            return loading.RegistryConnection(connection, process.loader)
-        return connection
-
-    return db_connect
 
 
 class _Sender(contextlib.AbstractContextManager):
@@ -168,52 +197,15 @@ def _inbox(row: Seam) -> Inbox:
     return Inbox(row.channel, True, accepts, everything)
 
 
-def _harmless(stock, process: Process):
-    """Return ``Cursor.execute`` that leaves nothing of module loading behind on pooled connections.
-
-    And that says so where somebody listens on one.
-    """
-    system = process.settings.database
-
-    @functools.wraps(stock)
-    def execute(self, query, *args, **kwargs):
-        if isinstance(query, str) and self.dbname != system:
-            query = process.loader.for_transaction(self.dbname, query)
-        elif isinstance(query, str):
-            listen = LISTEN.match(query)
-            if listen and listen[1] not in process.astray:
-                process.astray.add(listen[1])
-                _logger.error(ASTRAY, listen[1])
-        return stock(self, query, *args, **kwargs)
-
-    return execute
-
-
-def _kept_alive(stock):
-    """Return ``cron_thread`` begun again whenever it ends.
+def _kept_alive(stock, *args, **kwargs) -> None:
+    """Begin ``cron_thread`` again whenever it ends.
 
     Its listener never breaks, but listing the databases fails while PostgreSQL is down, and
     no jobs would run until a restart (``ThreadedServer.cron_thread``, 15.0 to 19.0).
     """
-
-    @functools.wraps(stock)
-    def cron_thread(*args, **kwargs):
-        while True:
-            try:
-                return stock(*args, **kwargs)
-            except Exception as error:
-                _logger.warning("cron_trigger: the cron thread begins again after: %s", error)
-            time.sleep(1)
-
-    return cron_thread
-
-
-def _sending_first(stock, outbox: Outbox):
-    """Return ``_reexec``, which replaces the process at once, to run after what is left is sent."""
-
-    @functools.wraps(stock)
-    def _reexec(*args, **kwargs):
-        outbox.close(STOP)
-        return stock(*args, **kwargs)
-
-    return _reexec
+    while True:
+        try:
+            return stock(*args, **kwargs)
+        except Exception as error:
+            _logger.warning("cron_trigger: the cron thread begins again after: %s", error)
+        time.sleep(1)

@@ -8,48 +8,35 @@ lends connections both stay on one that others get next, and jobs stay pending.
 What the operator has set for the runner itself (``jobrunner_db_*``) counts.
 """
 
-import functools
-import logging
 import os
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional
 
 import odoo
 
+from .lookup import find, look_up
 from .parameters import Settings, named
-
-_logger = logging.getLogger(__name__)
 
 SEAM = "sessions of queue_job"
 OWN = "queue_job's runner connects to {}, as its own settings (jobrunner_db_*) say"
 OURS = "queue_job's runner connects to {}, as imdispatcher_db_* say"
 
 
-def connecting(stock: Callable[[str], Dict], settings: Settings):
-    """Return ``_connection_info_for``, psycopg2's parameters for a database, with direct ones."""
-
-    @functools.wraps(stock)
-    def _connection_info_for(db_name):
-        own = _its_own(stock, db_name)
-        if own:
-            return own
-        name = named(settings.pooled, "-jobrunner").replace("{pid}", str(os.getpid()))
-        return {**settings.owner, "dbname": db_name, "application_name": name}
-
-    # the gevent process, which has no runner, would say it a second time
-    if not odoo.evented:
-        _logger.info("%s", where(stock, settings))
-    return _connection_info_for
+def parameters(settings: Settings, stock: Callable[[str], Dict], db_name: str) -> Dict:
+    """Return psycopg2's parameters for a database, direct ones."""
+    own = _its_own(stock, db_name)
+    if own:
+        return own
+    name = named(settings.pooled, "-jobrunner").replace("{pid}", str(os.getpid()))
+    return {**settings.owner, "dbname": db_name, "application_name": name}
 
 
-def where(stock: Callable[[str], Dict], settings: Settings) -> str:
-    """Return a line about where the runner connects.
-
-    :param stock: queue_job's own ``_connection_info_for``
-    """
-    own = _its_own(stock, settings.database)
+def where(settings: Settings) -> List[str]:
+    """Return a line about where the runner connects, if it is there; before it is replaced."""
+    row = find().get(SEAM)
+    own = row and _its_own(look_up(row.module, row.function), settings.database)
     line, place = (OWN, own) if own else (OURS, settings.owner)
     host = place.get("host") or place.get("hostaddr") or "libpq's default host"
-    return line.format(f"{host}:{place.get('port', 5432)}")
+    return [line.format(f"{host}:{place.get('port', 5432)}")] if row else []
 
 
 def _its_own(stock: Callable[[str], Dict], database: str) -> Optional[Dict]:

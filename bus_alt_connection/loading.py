@@ -11,7 +11,6 @@ Before 20.0 a plain load needs no session: its ``lock_timeout`` then is for its 
 
 import contextlib
 import fcntl
-import functools
 import itertools
 import logging
 import os
@@ -51,6 +50,9 @@ FOR_SESSION = (
 )
 EXCLUSIVE = "pg_advisory_lock(hashtext('registry_"
 FIRST_WORDS = ("SET SESSION lock_timeout", "SELECT pg_advisory_lock")
+
+# the arguments of ``Registry.new`` that ask for more than a plain load
+UPDATES = ("update_module", "install_modules", "upgrade_modules", "reinit_modules")
 
 
 class Loader:
@@ -124,6 +126,22 @@ class Loader:
             finally:
                 fcntl.lockf(self._slots, fcntl.LOCK_UN, 1, slot)
 
+    def load_modules(self, stock, registry, *args, **kwargs):
+        """Install, update and remove modules (``load_modules``) in a session."""
+        # 14.0 hands over the registry's connection; up to 18.0 the third of args tells
+        if not kwargs.get("update_module", args[2] if len(args) > 2 else False):
+            return stock(registry, *args, **kwargs)
+        database = getattr(registry, "db_name", None) or registry.dbname
+        with self.session(database, update=True):
+            return stock(registry, *args, **kwargs)
+
+    def new_registry(self, stock, db_name, *args, **kwargs):
+        """Load a registry as 20.0 does (``Registry.new``), with session locks, in a session."""
+        # first of the two locks, as where Odoo itself calls it from ``Registry.__new__``
+        lock = getattr(getattr(stock, "__self__", None), "_lock", self._lock)
+        with lock, self.session(db_name, any(kwargs.get(name) for name in UPDATES)):
+            return stock(db_name, *args, **kwargs)
+
     def for_transaction(self, database: str, query: str) -> str:
         """Return a statement that leaves nothing behind on a pooled connection.
 
@@ -165,33 +183,3 @@ class RegistryConnection:
         """Return a cursor of Odoo's, direct or pooled."""
         direct = self._loader.connection(self._pooled.dbname)
         return (self._pooled if direct is None else direct).cursor(*args, **kwargs)
-
-
-def updating(stock, loader: Loader):
-    """Return ``load_modules`` that installs, updates and removes modules in a session."""
-
-    @functools.wraps(stock)
-    def load_modules(registry, *args, **kwargs):
-        # 14.0 hands over the registry's connection; up to 18.0 the third of args tells
-        if not kwargs.get("update_module", args[2] if len(args) > 2 else False):
-            return stock(registry, *args, **kwargs)
-        database = getattr(registry, "db_name", None) or registry.dbname
-        with loader.session(database, update=True):
-            return stock(registry, *args, **kwargs)
-
-    return load_modules
-
-
-def locking(stock, loader: Loader):
-    """Return ``Registry.new`` of 20.0, which takes session locks, in a session."""
-    updates = {"update_module", "install_modules", "upgrade_modules", "reinit_modules"}
-
-    # first of the two locks, as where Odoo itself calls it from ``Registry.__new__``
-    lock = getattr(getattr(stock, "__self__", None), "_lock", None) or threading.RLock()
-
-    @functools.wraps(stock)
-    def new(db_name, *args, **kwargs):
-        with lock, loader.session(db_name, any(kwargs.get(name) for name in updates)):
-            return stock(db_name, *args, **kwargs)
-
-    return staticmethod(new)

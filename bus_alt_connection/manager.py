@@ -2,7 +2,6 @@
 """What the database manager gets: its list of databases, and where pg_dump and its like connect."""
 
 import contextlib
-import functools
 
 import psycopg2
 
@@ -10,29 +9,19 @@ from .parameters import Settings, variables
 from .session import primary
 
 
-def without(stock, system: str):
-    """Return a function that lists databases without the system database, whatever its name."""
-
-    @functools.wraps(stock)
-    def databases(*args, **kwargs):
-        return [name for name in stock(*args, **kwargs) if name != system]
-
-    return databases
+def without(system: str, stock, *args, **kwargs) -> list:
+    """Return Odoo's databases without the system database, whatever its name."""
+    return [name for name in stock(*args, **kwargs) if name != system]
 
 
-def with_variables(stock, settings: Settings):
-    """Return ``exec_pg_environ``, the environment of pg_dump and its like, with libpq's variables.
+def with_variables(settings: Settings, stock, *args, **kwargs) -> dict:
+    """Return the environment of pg_dump and its like, with libpq's variables.
 
     Through a pooler in transaction mode ``pg_dump`` leaves its ``search_path`` behind on server
     connections that other users get next.
     """
-
-    @functools.wraps(stock)
-    def exec_pg_environ(*args, **kwargs):
-        owner = settings.owner
-        with contextlib.suppress(psycopg2.OperationalError):  # the tool itself will say it
-            owner = primary(owner)
-        merged = {**stock(*args, **kwargs), **variables(owner)}
-        return {name: value for name, value in merged.items() if value is not None}
-
-    return exec_pg_environ
+    owner = settings.owner
+    with contextlib.suppress(psycopg2.OperationalError):  # the tool itself will say it
+        owner = primary(owner)
+    merged = {**stock(*args, **kwargs), **variables(owner)}
+    return {name: value for name, value in merged.items() if value is not None}

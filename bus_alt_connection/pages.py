@@ -5,10 +5,9 @@ Answered before Odoo looks for a session or a database, so that they work while 
 is down.
 """
 
-import functools
 import logging
 import threading
-from typing import Callable, List, Mapping
+from typing import Callable, List, Mapping, Optional
 
 from werkzeug.wrappers import Response
 
@@ -38,46 +37,47 @@ class Quiet(threading.local):
         return not about_it
 
 
-def answering(
-    stock, pages: Mapping[str, Callable[[List[str]], Response]], start_bus: Callable[[], List[str]]
-):
-    """Return Odoo's WSGI entry point with these pages before it.
+class Pages:
+    """These pages, before Odoo's WSGI entry point.
 
     :param pages: by path; each is told the channels on which this process has to listen
     :param start_bus: lets Odoo's dispatcher listen; returns the channels on which it will
     """
-    quiet, lock = Quiet(), threading.Lock()
-    for name in ACCESS_LOGS:
-        logging.getLogger(name).addFilter(quiet)
-    expected = None
 
-    @functools.wraps(stock)
-    def entry(self, environ, start_response):
-        nonlocal expected
-        if expected is None:
-            # Odoo starts its dispatcher with the first subscription, but whoever asks wants to
-            # know before
-            with lock:
-                expected = _started(start_bus) if expected is None else expected
-        quiet.answered = False
-        page = pages.get(environ.get("PATH_INFO"))
+    def __init__(
+        self,
+        pages: Mapping[str, Callable[[List[str]], Response]],
+        start_bus: Callable[[], List[str]],
+    ):
+        self._pages, self._start_bus = pages, start_bus
+        self._expected: Optional[List[str]] = None
+        self._quiet, self._lock = Quiet(), threading.Lock()
+        for name in ACCESS_LOGS:
+            logging.getLogger(name).addFilter(self._quiet)
+
+    def answer(self, stock, application, environ, start_response):
+        """Answer a request, or let Odoo answer it."""
+        with self._lock:
+            if self._expected is None:
+                # Odoo starts its dispatcher with the first subscription, but whoever asks wants to
+                # know before
+                self._expected = self._started()
+        self._quiet.answered = False
+        page = self._pages.get(environ.get("PATH_INFO"))
         if page is None:
-            return stock(self, environ, start_response)
+            return stock(application, environ, start_response)
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
-            quiet.answered = not environ.get("QUERY_STRING")
-            answer = page(expected)
+            self._quiet.answered = not environ.get("QUERY_STRING")
+            answer = page(self._expected)
             answer.headers["Cache-Control"] = "no-store"
         else:
             answer = Response(status="405 Method Not Allowed", headers={"Allow": "GET, HEAD"})
         return answer(environ, start_response)
 
-    return entry
-
-
-def _started(start_bus: Callable[[], List[str]]) -> List[str]:
-    try:
-        return start_bus()
-    except Exception as error:
-        # the page that was asked for has nothing to do with it
-        _logger.error(NOT_STARTED, error)
-        return ["imbus"]
+    def _started(self) -> List[str]:
+        try:
+            return self._start_bus()
+        except Exception as error:
+            # the page that was asked for has nothing to do with it
+            _logger.error(NOT_STARTED, error)
+            return ["imbus"]

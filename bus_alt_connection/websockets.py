@@ -10,19 +10,13 @@ faster notifications come, the sooner. So here the socket is asked instead.
 
 import contextlib
 import fcntl
-import functools
 import termios
 
 NOTHING = bytes(4)  # an int, as FIONREAD fills it in
 
 
-def waking(stock):
-    """Return ``trigger_notification_dispatching`` that leaves the websocket's selector alone."""
-
-    @functools.wraps(stock)
-    def trigger_notification_dispatching(self):
-        with contextlib.suppress(OSError, ValueError):  # closed a moment ago
-            if fcntl.ioctl(self._Websocket__notif_sock_r, termios.FIONREAD, NOTHING) == NOTHING:
-                self._Websocket__notif_sock_w.send(b"\0")
-
-    return trigger_notification_dispatching
+def wake(_stock, websocket) -> None:
+    """Wake a websocket, and leave its selector alone."""
+    with contextlib.suppress(OSError, ValueError):  # closed a moment ago
+        if fcntl.ioctl(websocket._Websocket__notif_sock_r, termios.FIONREAD, NOTHING) == NOTHING:
+            websocket._Websocket__notif_sock_w.send(b"\0")

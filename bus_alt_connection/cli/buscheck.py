@@ -74,9 +74,7 @@ class Buscheck(Command):
         needed = needed if "cron worker" in lookup.find() else 1
         findings = [check.Finding(check.BAD, text) for text in wrong]
         findings += check.run(found, needed)
-        row = lookup.find().get(jobrunner.SEAM)
-        if row and found.names_postgresql:
-            text = jobrunner.where(lookup.look_up(row.module, row.function), found)
+        for text in jobrunner.where(found) if found.names_postgresql else []:
             findings.append(check.Finding(check.REMARK, text))
         findings += [check.Finding(check.REMARK, text) for text in lookup.addons_not_found()]
         if not is_in_the_file(loaded):

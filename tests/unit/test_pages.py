@@ -16,7 +16,7 @@ class Application:
 
     def __init__(self, start_bus=list):
         own = {PATH: lambda expected: Response(f"ear: {expected}", content_type="text/plain")}
-        self._entry = pages.answering(lambda *_request: [b"Odoo's"], own, start_bus)
+        self._pages = pages.Pages(own, start_bus)
         self.status, self.headers = "", {}
 
     def ask(self, method="GET", path=PATH, query="") -> bytes:
@@ -25,7 +25,10 @@ class Application:
         def start_response(status, headers):
             self.status, self.headers = status, dict(headers)
 
-        return b"".join(self._entry(self, environ, start_response))
+        def odoos(*_request):
+            return [b"Odoo's"]
+
+        return b"".join(self._pages.answer(odoos, self, environ, start_response))
 
 
 @pytest.fixture(autouse=True)
