@@ -74,15 +74,13 @@ class Buscheck(Command):
         needed = needed if "cron worker" in lookup.find() else 1
         findings = [check.Finding(check.BAD, text) for text in wrong]
         findings += check.run(found, needed)
-        for text in jobrunner.where(found) if found.names_postgresql else []:
-            findings.append(check.Finding(check.REMARK, text))
-        findings += [check.Finding(check.REMARK, text) for text in lookup.addons_not_found()]
+        remarks = jobrunner.where(found) if found.names_postgresql else []
+        remarks += lookup.addons_not_found()
         if not is_in_the_file(loaded):
-            text = NOT_IN_THE_FILE.format(config.rcfile, os.path.dirname(loaded))
-            findings.append(check.Finding(check.REMARK, text))
+            remarks.append(NOT_IN_THE_FILE.format(config.rcfile, os.path.dirname(loaded)))
         for path in others:
-            text = f"{path} has the same name and is not loaded: {loaded} comes first"
-            findings.append(check.Finding(check.REMARK, text))
+            remarks.append(f"{path} has the same name and is not loaded: {loaded} comes first")
+        findings += [check.Finding(check.REMARK, text) for text in remarks]
         answer = check.answer(found, findings)
         text = json.dumps(answer, indent=2) if known.json else check.as_text(answer)
         sys.stdout.write(text + "\n")
