@@ -8,7 +8,6 @@ gets an inbox, a sending one the outbox, a registry a connection that may be dir
 what Odoo gives. A cron job that runs deeper in a listener's thread is somebody else.
 """
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -73,7 +72,7 @@ class Process:
         if row and row.kind == LISTENS:
             return Cursor(_inbox(row), self.listen)
         if row and row.kind == SENDS:
-            return _Sender(self.outbox)
+            return self.outbox
         connection = stock(to, *args, **kwargs)
         if row and not kwargs.get("readonly"):
             return loading.RegistryConnection(connection, self.loader)
@@ -163,24 +162,6 @@ def start_bus() -> List[str]:
     elif not (bus.is_alive() if hasattr(bus, "is_alive") else bus.started):
         bus.start()
     return [row.channel]
-
-
-class _Sender(contextlib.AbstractContextManager):
-    """Stands where Odoo's sending functions expect a connection and its cursor."""
-
-    def __init__(self, outbox: Outbox):
-        self._outbox = outbox
-
-    def cursor(self) -> "_Sender":
-        return self
-
-    def execute(self, query, params=None) -> None:
-        # odoo.tools.SQL brings its own (17.0 on)
-        own = (query.code, query.params) if hasattr(query, "code") else (query, params)
-        self._outbox.put(*own)
-
-    def __exit__(self, *exc_info):
-        """What was put is sent; nothing is left to do."""
 
 
 def _inbox(row: Seam) -> Inbox:

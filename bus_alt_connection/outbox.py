@@ -109,6 +109,16 @@ class Outbox:
             self._waker.stop()
             self._thread.join(seconds)
 
+    # --- where Odoo's sending functions expect a connection, and its cursor ---------
+
+    def cursor(self):
+        return contextlib.nullcontext(self)  # what was put is sent; nothing is left to do
+
+    def execute(self, query, params=None) -> None:
+        # odoo.tools.SQL brings its own (17.0 on)
+        own = (query.code, query.params) if hasattr(query, "code") else (query, params)
+        self.put(*own)
+
     # --- in the thread --------------------------------------------------------------
 
     def _run(self) -> None:
