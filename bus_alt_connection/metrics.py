@@ -15,22 +15,14 @@ from .ready import channels
 PATH = "/bus_alt_connection/metrics"
 KIND = "text/plain; version=0.0.4; charset=utf-8"
 
-UP = "odoo_listener_up"
-AGE = "odoo_listener_proven_age_seconds"
-RECONNECTS = "odoo_listener_reconnects_total"
-NOTIFICATIONS = "odoo_listener_notifications_total"
-PROBE = "odoo_listener_probe_seconds"
-PENDING = "odoo_notify_pending"
-FAILURES = "odoo_notify_failures_total"
-
 METRICS = {
-    UP: ("gauge", "1 while notifications on this channel arrive, as far as known, else 0."),
-    AGE: ("gauge", "Seconds since something proved that notifications arrive."),
-    RECONNECTS: ("counter", "Sessions and attempts to connect that failed, by reason."),
-    NOTIFICATIONS: ("counter", "Notifications that were heard."),
-    PROBE: ("gauge", "Seconds that the last probe took through the pooler and back."),
-    PENDING: ("gauge", "NOTIFY of commits of this process that are not confirmed yet."),
-    FAILURES: ("counter", "Attempts to send NOTIFY that failed, and were or will be made again."),
+    "odoo_listener_up": "1 while notifications on this channel arrive, as far as known, else 0.",
+    "odoo_listener_proven_age_seconds": "Seconds since something proved that notifications arrive.",
+    "odoo_listener_reconnects_total": "Sessions and attempts to connect that failed, by reason.",
+    "odoo_listener_notifications_total": "Notifications that were heard.",
+    "odoo_listener_probe_seconds": "Seconds that the last probe took through the pooler and back.",
+    "odoo_notify_pending": "NOTIFY of commits of this process that are not confirmed yet.",
+    "odoo_notify_failures_total": "Attempts to send NOTIFY that failed; each is made again.",
 }
 
 
@@ -45,19 +37,21 @@ def report(process, expected: Collection[str]) -> Response:
 
     listener = process.listener
     for one in channels(process, expected):
-        add(UP, int(one.ready), channel=one.channel)
-        add(AGE, one.proven_seconds_ago, channel=one.channel)
+        add("odoo_listener_up", int(one.ready), channel=one.channel)
+        add("odoo_listener_proven_age_seconds", one.proven_seconds_ago, channel=one.channel)
         if listener:
-            add(NOTIFICATIONS, listener.heard[one.channel], channel=one.channel)
-            add(PROBE, listener.state.round_trip, channel=one.channel)
+            heard = listener.heard[one.channel]
+            add("odoo_listener_notifications_total", heard, channel=one.channel)
+            add("odoo_listener_probe_seconds", listener.state.round_trip, channel=one.channel)
             for reason, number in listener.reconnects.items():
-                add(RECONNECTS, number, channel=one.channel, reason=reason)
+                add("odoo_listener_reconnects_total", number, channel=one.channel, reason=reason)
     # the workers behind one port answer in turn: each has figures of its own
-    add(PENDING, process.outbox.waiting, pid=os.getpid())
-    add(FAILURES, process.outbox.failures, pid=os.getpid())
+    add("odoo_notify_pending", process.outbox.waiting, pid=os.getpid())
+    add("odoo_notify_failures_total", process.outbox.failures, pid=os.getpid())
 
     lines = []
-    for name, (kind, meaning) in METRICS.items():
+    for name, meaning in METRICS.items():
+        kind = "counter" if name.endswith("_total") else "gauge"
         if samples[name]:
             lines += [f"# HELP {name} {meaning}", f"# TYPE {name} {kind}", *samples[name]]
     return Response("\n".join(lines) + "\n", content_type=KIND)
