@@ -20,9 +20,15 @@ Load it server-wide (``--load=web,bus_alt_connection``); no database needs it in
 """
 
 import ast
+import contextlib
 import logging
 import os
 import sys
+
+import psycopg2
+
+from . import parameters
+from .settings import NAME, BadSetting
 
 if "odoo.cli" in sys.modules:
     from . import cli  # up to 18.0 a command is found because its addon imports it
@@ -51,29 +57,19 @@ def load_settings():
     """
     import odoo
 
-    from . import parameters
-    from .settings import NAME
+    from .session import Session
 
     def own(database):
         return odoo.sql_db.connection_info_for(database)[1]
 
     settings = parameters.load(os.environ, odoo.tools.config.options, own)
-    if NAME in settings.given and _is_odoos_own(settings):
-        raise settings.given[NAME].bad("a database that Odoo itself does not use")
+    if NAME in settings.given:
+        # nobody may answer yet
+        nobody = contextlib.suppress(psycopg2.Error, OSError)
+        with nobody, Session(settings.pooled, timeout=5.0) as session:
+            if session.run("SELECT to_regclass('ir_module_module')") != (None,):
+                raise settings.given[NAME].bad("a database that Odoo itself does not use")
     return settings
-
-
-def _is_odoos_own(settings) -> bool:
-    """Tell whether the system database has Odoo's tables; no, where nobody answers yet."""
-    import psycopg2
-
-    from .session import Session
-
-    try:
-        with Session(settings.pooled, timeout=5.0) as session:
-            return session.run("SELECT to_regclass('ir_module_module') IS NOT NULL")[0]
-    except (psycopg2.Error, OSError):
-        return False
 
 
 def post_load() -> None:
@@ -83,8 +79,6 @@ def post_load() -> None:
         the addon after any other exception (``load_server_wide_modules``, all series).
     """
     import odoo
-
-    from .settings import BadSetting
 
     # the gevent process of a prefork server would say things a second time
     if not odoo.evented:
