@@ -23,5 +23,4 @@ def with_variables(settings: Settings, stock, *args, **kwargs) -> dict:
     owner = settings.owner
     with contextlib.suppress(psycopg2.OperationalError):  # the tool itself will say it
         owner = primary(owner)
-    merged = {**stock(*args, **kwargs), **variables(owner)}
-    return {name: value for name, value in merged.items() if value is not None}
+    return variables(stock(*args, **kwargs), owner)

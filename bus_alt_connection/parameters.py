@@ -3,7 +3,7 @@
 
 import os
 import re
-from typing import Callable, Dict, Mapping, NamedTuple, Optional
+from typing import Callable, Dict, Mapping, NamedTuple
 
 import psycopg2
 from psycopg2.extensions import libpq_version
@@ -176,12 +176,11 @@ def _check_with_libpq(given: Mapping[str, Value], direct: Mapping[str, str]) -> 
             raise value.bad(f"what libpq takes ({bad[0]})") from None
 
 
-def variables(owner: Mapping[str, str]) -> Dict[str, Optional[str]]:
-    """Return what pg_dump and its like need in their environment; None: to be taken away."""
+def variables(environ: Mapping[str, str], owner: Mapping[str, str]) -> Dict[str, str]:
+    """Return an environment in which pg_dump and its like go where these parameters say."""
     # what Odoo put there leads to the pooler; a service file may leave the port out
-    result: Dict[str, Optional[str]] = {"PGHOST": None, "PGHOSTADDR": None}
-    if "service" in owner:
-        result["PGPORT"] = None
+    place = ("PGHOST", "PGHOSTADDR", "PGPORT")
+    result = {name: value for name, value in environ.items() if name not in place}
     for keyword, value in owner.items():
         if not NO_VARIABLE.fullmatch(keyword):
             short = keyword if keyword == "connect_timeout" else keyword.replace("_", "")

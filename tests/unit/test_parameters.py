@@ -232,19 +232,22 @@ def test_a_system_database_in_the_environment_disagrees_with_odoos_own():
 # --- the environment of pg_dump and its like --------------------------------------------
 
 
+# what Odoo hands to pg_dump and its like
+ODOOS = {"PGHOST": "pooler", "PGHOSTADDR": "10.0.0.9", "PGPORT": "6432"}
+
+
 def test_the_tools_get_an_address_without_the_poolers_name():
-    tools = variables(load(imdispatcher_db_hostaddr="10.0.0.1", imdispatcher_db_port="5432").owner)
-    assert tools["PGHOST"] is None
+    tools = variables(
+        ODOOS, load(imdispatcher_db_hostaddr="10.0.0.1", imdispatcher_db_port="5432").owner
+    )
+    assert "PGHOST" not in tools
     assert tools["PGHOSTADDR"] == "10.0.0.1"
     assert tools["PGPORT"] == "5432"
 
 
 def test_the_tools_get_a_service_instead_of_a_place():
-    tools = variables(load(imdispatcher_db_service="plain").owner)
+    tools = variables(ODOOS, load(imdispatcher_db_service="plain").owner)
     assert tools == {
-        "PGHOST": None,
-        "PGHOSTADDR": None,
-        "PGPORT": None,
         "PGSERVICE": "plain",
         "PGUSER": "odoo",
         "PGPASSWORD": "odoo's",
@@ -261,7 +264,9 @@ def test_updates_beside_a_service_are_odoos_own_roles():
 
 
 def test_the_tools_get_what_is_set_beside_a_service():
-    tools = variables(load(imdispatcher_db_service="plain", imdispatcher_db_port="5433").owner)
+    tools = variables(
+        ODOOS, load(imdispatcher_db_service="plain", imdispatcher_db_port="5433").owner
+    )
     assert tools["PGPORT"] == "5433"
 
 
@@ -277,11 +282,11 @@ def test_the_tools_get_what_is_set_beside_a_service():
     ],
 )
 def test_how_libpq_calls_its_variables(keyword, text, variable):
-    assert variables(load(**{f"imdispatcher_db_{keyword}": text}).owner)[variable] == text
+    assert variables(ODOOS, load(**{f"imdispatcher_db_{keyword}": text}).owner)[variable] == text
 
 
 @pytest.mark.parametrize("keyword", ["keepalives_idle", "application_name", "keepalives_count"])
 def test_what_has_no_variable_is_not_made_one(keyword):
-    tools = variables(load(**{f"imdispatcher_db_{keyword}": "7"}).owner)
+    tools = variables(ODOOS, load(**{f"imdispatcher_db_{keyword}": "7"}).owner)
     assert "7" not in tools.values()
     assert not any("KEEPALIVES" in name or "NAME" in name for name in tools)

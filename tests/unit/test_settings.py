@@ -331,15 +331,18 @@ def test_a_service_is_not_overruled_by_odoo(tmp_path, monkeypatch):
         "target_session_attrs": libpq.PRIMARY,  # it may name several hosts
         "dbname": "postgres",
     }
-    assert variables(settings.owner)["PGSERVICE"] == "direct"
-    assert variables(settings.owner)["PGPORT"] is None
+    assert variables(ODOOS, settings.owner)["PGSERVICE"] == "direct"
+    assert "PGPORT" not in variables(ODOOS, settings.owner)
+
+
+# what Odoo hands to pg_dump and its like
+ODOOS = {"PGHOST": "pooler", "PGHOSTADDR": "10.0.0.9", "PGPORT": "6432"}
 
 
 def test_the_environment_of_pg_dump():
     more = {"imdispatcher_db_sslrootcert": "/ca.pem", "imdispatcher_db_port": "5432"}
-    assert variables(load(imdispatcher_db_host="db", **more).owner) == {
+    assert variables(ODOOS, load(imdispatcher_db_host="db", **more).owner) == {
         "PGHOST": "db",
-        "PGHOSTADDR": None,
         "PGPORT": "5432",
         "PGUSER": "odoo",
         "PGPASSWORD": "odoo's",
@@ -361,7 +364,7 @@ LISTENER = {
 def test_pg_dump_is_not_the_listeners_role():
     """It may own nothing and see nothing. Module loading is Odoo's, too."""
     owner = load(**LISTENER).owner
-    tools = variables(owner)
+    tools = variables(ODOOS, owner)
     assert tools["PGHOST"] == owner["host"] == "db"
     assert (tools["PGUSER"], tools["PGPASSWORD"]) == ("odoo", "odoo's")
     assert (owner["user"], owner["password"]) == ("odoo", "odoo's")
@@ -372,12 +375,12 @@ def test_pg_dump_is_not_the_listeners_role():
 
 def test_odoos_role_may_have_another_name_without_the_pooler():
     settings = load(**LISTENER, imdispatcher_odoo_user="postgres")
-    assert variables(settings.owner)["PGUSER"] == settings.owner["user"] == "postgres"
+    assert variables(ODOOS, settings.owner)["PGUSER"] == settings.owner["user"] == "postgres"
     assert settings.pooled["user"] == "odoo"
 
 
 def test_pg_dump_goes_to_the_primary_of_several_hosts():
-    tools = variables(load(imdispatcher_db_host="standby,primary").owner)
+    tools = variables(ODOOS, load(imdispatcher_db_host="standby,primary").owner)
     assert tools["PGHOST"] == "standby,primary"
     assert tools["PGTARGETSESSIONATTRS"] == "read-write"
 
