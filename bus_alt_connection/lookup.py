@@ -15,7 +15,7 @@ from .seams import LISTENS, REPLACED, SEAMS, SENDS, Seam
 # the number of the series: version_info begins with 19, or with "saas~19"
 SERIES = int(re.search(r"\d+", str(version_info[0])).group())
 
-NOT_FOUND = "bus_alt_connection found no {}.{} in Odoo {} ({}): {}"
+NOT_FOUND = "bus_alt_connection found no {0.module}.{0.function} in Odoo {1} ({0.name}): {2}"
 ADDON_NOT_FOUND = "{0} is in server_wide_modules, but {1}: nothing is done for {0}"
 MEANS = {
     LISTENS: "this LISTEN stays on the pooled connection and goes deaf there",
@@ -25,20 +25,15 @@ MEANS = {
 
 def find() -> Dict[str, Seam]:
     """Return the seams of this Odoo that are where the table says, by name."""
-    found: Dict[str, Seam] = {}
-    for row in SEAMS:
-        if counts(row) and row.name not in found and _is_there(row):
-            found[row.name] = row
-    return found
+    # of two rows that are there the first counts
+    return {row.name: row for row in reversed(SEAMS) if counts(row) and _is_there(row)}
 
 
 def what_is_missing() -> List[str]:
     """Return a line for each place in the table that is not there, nor any other of its name."""
     found = find()
     return [
-        NOT_FOUND.format(
-            row.module, row.function, version, row.name, MEANS.get(row.kind, "it stays as it is")
-        )
+        NOT_FOUND.format(row, version, MEANS.get(row.kind, "it stays as it is"))
         for row in SEAMS
         if counts(row) and row.name not in found
     ]
