@@ -41,13 +41,10 @@ NOT_UPDATED = (
 PLAIN = "%s is loaded on the pooled connection, without locks that last: no direct connection: %s"
 
 # what a load sets or locks for a session, and the same for its transaction
-FOR_SESSION = (
-    ("SET SESSION lock_timeout", "SET LOCAL lock_timeout"),
-    (
-        "pg_advisory_lock_shared(hashtext('registry_",
-        "pg_advisory_xact_lock_shared(hashtext('registry_",
-    ),
-)
+FOR_SESSION = {
+    "SET SESSION lock_timeout": "SET LOCAL lock_timeout",
+    "lock_shared(hashtext('registry_": "xact_lock_shared(hashtext('registry_",
+}
 EXCLUSIVE = "pg_advisory_lock(hashtext('registry_"
 FIRST_WORDS = ("SET SESSION lock_timeout", "SELECT pg_advisory_lock")
 
@@ -150,7 +147,7 @@ class Loader:
         if query.startswith(FIRST_WORDS) and self.connection(database) is None:
             if EXCLUSIVE in query:
                 raise UserError(NOT_UPDATED.format(database, "see the log"))
-            for session, transaction in FOR_SESSION:
+            for session, transaction in FOR_SESSION.items():
                 query = query.replace(session, transaction)
         return query
 
