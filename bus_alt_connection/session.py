@@ -70,11 +70,7 @@ class Session(contextlib.AbstractContextManager):
         try:
             self.connection = psycopg2.connect(async_=True, **wanted)
             self.finish()
-            self.number = self._number(wanted)
-            info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
-            if info:
-                host = f"[{info.host}]" if ":" in info.host else info.host
-                self.place = f"{host}:{info.port}"
+            self._look_around(wanted)
             self.meet()
         except psycopg2.OperationalError as error:
             self.close()
@@ -87,25 +83,19 @@ class Session(contextlib.AbstractContextManager):
             raise
         self._meanwhile = bool
 
-    def _number(self, wanted: Mapping[str, str]) -> int:
-        """Return which of the addresses was reached, counted from 0 in their order."""
+    def _look_around(self, wanted: Mapping[str, str]) -> None:
+        """Learn which address was reached: its number, from 0, and libpq's parameters of it."""
+        self.number, self.address, reached = 0, {}, {}
         addresses = list(zip(*(wanted.get(key, "").split(",") for key in ("hostaddr", "port"))))
-        # a socket in the file system has a name that is none of these
         with contextlib.suppress(OSError, ValueError), self._socket() as one:
-            address, port = one.getpeername()[:2]
-            return addresses.index((address, str(port)))
-        return 0
-
-    def address(self) -> Dict[str, str]:
-        """Return libpq's parameters of the one address that was reached."""
-        info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
-        if not info:
-            return {}
-        reached = {"host": info.host, "port": str(info.port)}
-        with self._socket() as one:
             if one.family != socket.AF_UNIX:
-                reached["hostaddr"] = one.getpeername()[0]
-        return reached
+                reached["hostaddr"], port = one.getpeername()[:2]
+                self.number = addresses.index((reached["hostaddr"], str(port)))
+        info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
+        if info:
+            self.address = {"host": info.host, "port": str(info.port), **reached}
+            host = f"[{info.host}]" if ":" in info.host else info.host
+            self.place = f"{host}:{info.port}"
 
     def _socket(self) -> socket.socket:
         return socket.socket(fileno=os.dup(self.connection.fileno()))
@@ -182,7 +172,7 @@ def primary(parameters: Mapping[str, str]) -> Dict[str, str]:
     :param parameters: libpq's, of a database that all have; else as ``Session``
     """
     with Session(parameters) as session:
-        return {**parameters, **session.address()}
+        return {**parameters, **session.address}
 
 
 def one_line(error: Exception) -> str:
