@@ -26,9 +26,7 @@ IDENTITY = {"user", "password", "passfile", "sslcert", "sslkey", "sslpassword"}
 
 # what has no environment variable ("34.15. Environment Variables" of the libpq documentation), and
 # what the tools have of their own: the database as an argument, a name
-NO_VARIABLE = re.compile(
-    r"keepalives.*|tcp_user_timeout|sslpassword|dbname|(fallback_)?application_name"
-)
+NO_VARIABLE = re.compile(r"keepalives.*|tcp_user_timeout|sslpassword|dbname|.*application_name")
 
 
 # of several hosts; before libpq 14, and for tools that may be older, the one that can be written to
@@ -128,11 +126,10 @@ def _owner(
     given: Mapping[str, Value], direct: Mapping[str, str], pooled: Mapping[str, str]
 ) -> Dict[str, str]:
     """Return the parameters with which Odoo's own role goes where the listener goes."""
-    odoo = {key: pooled[key] for key in ("user", "password") if key in pooled}
-    result = {**odoo, **direct}  # a service file may name another role
-    if _is_other(direct, pooled):
-        result = {keyword: text for keyword, text in direct.items() if keyword not in IDENTITY}
-        result.update(odoo)
+    # a service file may name another role
+    result = {key: pooled[key] for key in ("user", "password") if key in pooled}
+    theirs = IDENTITY if _is_other(direct, pooled) else ()
+    result.update((keyword, text) for keyword, text in direct.items() if keyword not in theirs)
     if ODOO_USER in given:
         result["user"] = given[ODOO_USER].text
     result["application_name"] = named(pooled, "-loading")
