@@ -17,6 +17,9 @@ _logger = logging.getLogger(__name__)
 # odoo/http/server.py
 ACCESS_LOGS = ("werkzeug", "longpolling", "odoo.http.server")
 
+# is told the channels on which this process has to listen
+Page = Callable[[List[str]], Response]
+
 NOT_STARTED = "imbus: the bus is not started yet, but with the first subscription: %r"
 
 
@@ -40,15 +43,11 @@ class Quiet(threading.local):
 class Pages:
     """These pages, before Odoo's WSGI entry point.
 
-    :param pages: by path; each is told the channels on which this process has to listen
+    :param pages: by path
     :param start_bus: lets Odoo's dispatcher listen; returns the channels on which it will
     """
 
-    def __init__(
-        self,
-        pages: Mapping[str, Callable[[List[str]], Response]],
-        start_bus: Callable[[], List[str]],
-    ):
+    def __init__(self, pages: Mapping[str, Page], start_bus: Callable[[], List[str]]):
         self._pages, self._start_bus = pages, start_bus
         self._expected: Optional[List[str]] = None
         self._quiet, self._lock = Quiet(), threading.Lock()
