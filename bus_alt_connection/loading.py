@@ -17,7 +17,7 @@ import os
 import tempfile
 import threading
 import time
-from typing import Iterator, Mapping
+from typing import Dict, Iterator, Mapping
 
 import psycopg2
 
@@ -60,7 +60,8 @@ class Loader:
 
     def __init__(self, parameters: Mapping[str, str]):
         self._parameters = parameters
-        self._mine = threading.local()  # this thread's direct ``odoo.sql_db.Connection``
+        # direct ``odoo.sql_db.Connection``, by the thread that loads and its database
+        self._direct: Dict[tuple, odoo.sql_db.Connection] = {}
         # a file without name or content: each byte of it that is locked is a slot that is taken
         if hasattr(os, "memfd_create"):  # needs no folder; Python 3.8
             self._slots = os.memfd_create("bus_alt_connection")
@@ -70,8 +71,7 @@ class Loader:
 
     def connection(self, database: str):
         """Return what this thread's load of the database works on, if that is a session."""
-        mine = getattr(self._mine, "connection", None)
-        return mine if mine is not None and mine.dbname == database else None
+        return self._direct.get((threading.get_ident(), database))
 
     @contextlib.contextmanager
     def session(self, database: str, update: bool) -> Iterator[None]:
@@ -83,45 +83,39 @@ class Loader:
         with contextlib.ExitStack() as stack:
             try:
                 if self.connection(database) is None:
-                    stack.enter_context(self._direct(database))
+                    self._take_slot(stack)
+                    self._connect(stack, database)
             except psycopg2.OperationalError as error:
                 if update:
                     raise UserError(NOT_UPDATED.format(database, one_line(error))) from None
+                stack.close()
                 _logger.warning(PLAIN, database, one_line(error))
             yield
 
-    @contextlib.contextmanager
-    def _direct(self, database: str) -> Iterator[None]:
-        with self._slot():
-            name = self._parameters["application_name"].replace("{pid}", str(os.getpid()))
-            # fails now, and in time: psycopg2's own way has no limit in the gevent process
-            dsn = {**primary(self._parameters), "dbname": database, "application_name": name}
-            pool = _Pool(dsn)
-            public = {key: dsn[key] for key in dsn if not SECRET.search(key)}
-            outer = getattr(self._mine, "connection", None)
-            connection = odoo.sql_db.Connection(pool, database, public)
-            try:
-                connection.cursor().close()  # connects, or fails now
-                self._mine.connection = connection
-                yield
-            finally:
-                self._mine.connection = outer
-                pool.close_all()
-
-    @contextlib.contextmanager
-    def _slot(self) -> Iterator[None]:
+    def _take_slot(self, stack: contextlib.ExitStack) -> None:
         """Take a slot; the kernel frees those of a process that was killed."""
-        with self._lock:  # the locks of a file are a process's; it loads one registry at a time
-            for slot in itertools.cycle(range(SLOTS)):
-                try:
-                    fcntl.lockf(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
-                    break
-                except (BlockingIOError, PermissionError):  # taken
-                    time.sleep(0.05 / SLOTS)
+        # the locks of a file are a process's; it loads one registry at a time
+        stack.enter_context(self._lock)
+        for slot in itertools.cycle(range(SLOTS)):
             try:
-                yield
-            finally:
-                fcntl.lockf(self._slots, fcntl.LOCK_UN, 1, slot)
+                fcntl.lockf(self._slots, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+                break
+            except (BlockingIOError, PermissionError):  # taken
+                time.sleep(0.05 / SLOTS)
+        stack.callback(fcntl.lockf, self._slots, fcntl.LOCK_UN, 1, slot)
+
+    def _connect(self, stack: contextlib.ExitStack, database: str) -> None:
+        name = self._parameters["application_name"].replace("{pid}", str(os.getpid()))
+        # fails now, and in time: psycopg2's own way has no limit in the gevent process
+        dsn = {**primary(self._parameters), "dbname": database, "application_name": name}
+        public = {key: dsn[key] for key in dsn if not SECRET.search(key)}
+        pool = _Pool(dsn)
+        stack.callback(pool.close_all)
+        connection = odoo.sql_db.Connection(pool, database, public)
+        connection.cursor().close()  # connects, or fails now
+        key = threading.get_ident(), database
+        self._direct[key] = connection
+        stack.callback(self._direct.pop, key)
 
     def load_modules(self, stock, registry, *args, **kwargs):
         """Install, update and remove modules (``load_modules``) in a session."""
