@@ -95,11 +95,8 @@ def _direct(given: Mapping[str, Value], pooled: Mapping[str, str]) -> Dict[str, 
 
     But for ``service``, whose file would otherwise never count.
     """
-    own = {
-        value.keyword: value.text
-        for option, value in given.items()
-        if option.startswith(DB) and option != NAME
-    }
+    own = {value.keyword: value.text for name, value in given.items() if name.startswith(DB)}
+    own.pop("name", None)  # the system database, which is no keyword of libpq's
     kept = [] if "service" in own else ["host", "port", "user", "password", "sslmode"]
     inherited = {keyword: pooled[keyword] for keyword in kept if keyword in pooled}
     if "hostaddr" in own:
