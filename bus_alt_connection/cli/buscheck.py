@@ -31,10 +31,9 @@ def is_in_the_file(folder: str) -> bool:
     return os.path.dirname(folder) in [os.path.realpath(path.strip()) for path in named]
 
 
-def give_up(verdict: str, status: int, as_json: bool) -> None:
-    """Print why nothing can be checked, and end with this exit status."""
-    answer = {"ok": False, "verdict": verdict}
-    sys.stdout.write((json.dumps(answer) if as_json else f"✗ {verdict}") + "\n")
+def finish(said: dict, text: str, status: int, as_json: bool) -> None:
+    """Print what is said, for machines or as this text, and end with this exit status."""
+    sys.stdout.write((json.dumps(said, indent=2) if as_json else text) + "\n")
     sys.exit(status)
 
 
@@ -56,7 +55,8 @@ class Buscheck(Command):
         loaded, *others = folders()
         if not os.path.exists(os.path.join(loaded, COMMAND)):
             verdict = f"another addon of this name is loaded, not this one: {loaded} comes first"
-            give_up(f"{verdict}, before {', '.join(others)}", 1, known.json)
+            verdict += f", before {', '.join(others)}"
+            finish({"ok": False, "verdict": verdict}, f"✗ {verdict}", 1, known.json)
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
         from odoo.addons.bus_alt_connection import check, jobrunner, load_settings, lookup, settings
@@ -64,7 +64,7 @@ class Buscheck(Command):
         try:
             found = load_settings()
         except settings.BadSetting as error:
-            give_up(str(error), 2, known.json)
+            finish({"ok": False, "verdict": str(error)}, f"✗ {error}", 2, known.json)
         config = odoo.tools.config
         wrong = lookup.what_is_missing()
         if "bus_alt_connection" not in str(config.get("server_wide_modules")):
@@ -82,6 +82,4 @@ class Buscheck(Command):
             remarks.append(f"{path} has the same name and is not loaded: {loaded} comes first")
         findings += [check.Finding(check.REMARK, text) for text in remarks]
         answer = check.answer(found, findings)
-        text = json.dumps(answer, indent=2) if known.json else check.as_text(answer)
-        sys.stdout.write(text + "\n")
-        sys.exit(0 if answer["ok"] else 1)
+        finish(answer, check.as_text(answer), 0 if answer["ok"] else 1, known.json)
