@@ -95,17 +95,12 @@ class Outbox:
                     self._thread = thread
         self._waker.wake()
 
-    def flush(self, seconds: float) -> bool:
-        """Wait until all is sent, at most so many seconds, and tell whether it is."""
-        deadline = time.monotonic() + seconds
-        while self.waiting and time.monotonic() < deadline:
-            time.sleep(0.001)
-        return not self.waiting
-
     def close(self, seconds: float) -> None:
         """Send what is left, for at most so many seconds, and end."""
         if self._thread and self._thread.is_alive():
-            self.flush(seconds)
+            deadline = time.monotonic() + seconds
+            while self.waiting and time.monotonic() < deadline:
+                time.sleep(0.001)
             self._waker.stop()
             self._thread.join(seconds)
 
