@@ -89,7 +89,7 @@ class Listener(threading.Thread):
 
     def _attempt(self) -> float:
         """Listen until that fails, and return when the next attempt is due."""
-        self._retry.began(time.monotonic())
+        began = time.monotonic()
         self.state.starting(", ".join(self._wanted()))
         direct = self._settings.direct
         try:
@@ -99,9 +99,9 @@ class Listener(threading.Thread):
                 self._listen(self._session)
         except Exception as error:
             session, self._session = self._session, None
-            return self._lost(error, session)
+            return self._lost(began, error, session)
 
-    def _lost(self, error: Exception, session: Optional[Direct]) -> float:
+    def _lost(self, began: float, error: Exception, session: Optional[Direct]) -> float:
         now, reason = time.monotonic(), one_line(error)
         # an error of ours must not leave anybody deaf for good, nor fill the log
         if not isinstance(error, (psycopg2.Error, OSError, Deaf)) and self.state.name != DEAF:
@@ -123,7 +123,7 @@ class Listener(threading.Thread):
         # only the bus has something to do while it is deaf
         self._proof.lost(now, any(inbox.bus for inbox in self._inboxes))
         self.state.deaf(now, reason)
-        return self._retry.failed(now, isinstance(error, NobodyThere))
+        return self._retry.failed(began, now, isinstance(error, NobodyThere))
 
     def _pause(self, due: float) -> None:
         """Do what is to be done until the next attempt is due."""

@@ -145,8 +145,7 @@ class Outbox:
                 if not self._retry:
                     self._retry = Retry(TIMES)
                     _logger.warning(WAITS, one_line(error))
-                self._retry.began(began)
-                return self._retry.failed(time.monotonic(), isinstance(error, NobodyThere))
+                return self._retry.failed(began, time.monotonic(), isinstance(error, NobodyThere))
         return 0.0
 
     def _use(self, session: Pooled) -> None:

@@ -12,10 +12,9 @@ def pauses(retry, now, number, lasting=0.0, nobody_there=False, listening=False)
     """Fail so many times in a row; return the pauses and the time afterwards."""
     found = []
     for _attempt in range(number):
-        retry.began(now)
         if listening:
             retry.listening(now)
-        due = retry.failed(now + lasting, nobody_there)
+        due = retry.failed(now, now + lasting, nobody_there)
         found.append(round(due - now, 3))
         now = max(due, now + lasting)
     return found, now
@@ -42,9 +41,8 @@ def test_pauses_stay_short_while_nobody_is_there():
 def test_a_session_that_held_for_a_minute_ends_the_trouble():
     retry = Retry(Times(), latest)
     _found, now = pauses(retry, 100.0, 80)
-    retry.began(now)
     retry.listening(now)
-    assert retry.failed(now + 60, False) == now + 0.5, "so the next attempt begins at once"
+    assert retry.failed(now, now + 60, False) == now + 0.5, "so the next attempt begins at once"
 
 
 def test_a_path_that_breaks_after_seconds_gets_longer_pauses():
@@ -56,18 +54,16 @@ def test_a_later_loss_begins_anew_though_the_first_lasted_long():
     """The session held, whether or not the pooled connection proved it."""
     retry = Retry(Times(), latest)
     _found, now = pauses(retry, 100.0, 80)
-    retry.began(now)
     retry.listening(now)
+    retry.failed(now, now + 3600, False)
     now += 3600
-    retry.failed(now, False)
     found, _now = pauses(retry, now, 3)
     assert max(found) <= 1.0
 
 
 def test_pauses_are_drawn_from_a_range():
     retry = Retry(Times(), lambda first, last: first)
-    retry.began(100.0)
-    assert retry.failed(100.0, False) == 100.25
+    assert retry.failed(100.0, 100.0, False) == 100.25
 
 
 def test_a_path_that_takes_listen_and_breaks_is_not_tried_more_than_twice_a_minute():
@@ -80,12 +76,10 @@ def test_a_path_that_breaks_and_is_away_in_turn_gets_longer_pauses_too():
     """For hours: it takes LISTEN, breaks after seconds, and refuses the next connection."""
     retry, now, broken = Retry(Times(), latest), 100.0, []
     while now < 7200:
-        retry.began(now)
         retry.listening(now)
-        due = retry.failed(now + 5.0, False)
+        due = retry.failed(now, now + 5.0, False)
         broken.append(due - now)
-        retry.began(due)
-        now = retry.failed(due, True)
+        now = retry.failed(due, due, True)
         assert now - due <= 1.0, "somebody who is not there is asked each second"
     assert broken == sorted(broken)
     assert broken[-1] == 30.0
@@ -94,9 +88,8 @@ def test_a_path_that_breaks_and_is_away_in_turn_gets_longer_pauses_too():
 def test_a_session_that_held_almost_a_minute_ends_no_trouble():
     retry = Retry(Times(), latest)
     _found, now = pauses(retry, 100.0, 80)
-    retry.began(now)
     retry.listening(now)
-    assert retry.failed(now + 59.9, False) == now + 30.0
+    assert retry.failed(now, now + 59.9, False) == now + 30.0
 
 
 def test_a_server_that_comes_to_refuse_after_an_hour_of_nobody_gets_longer_pauses():
@@ -115,5 +108,4 @@ def test_once_nobody_is_there_the_pauses_are_short_again():
 
 def test_the_time_that_an_attempt_took_counts_as_a_pause():
     retry = Retry(Times(), latest)
-    retry.began(100.0)
-    assert retry.failed(110.0, True) <= 110.0
+    assert retry.failed(100.0, 110.0, True) <= 110.0
