@@ -13,7 +13,7 @@ from . import pooler, state
 from .inbox import Inbox
 from .listener import Listener
 from .parameters import Settings
-from .session import Session, one_line
+from .session import Session, one_line, primary
 from .settings import DB, NAME, SECRET
 from .times import Times
 
@@ -105,10 +105,12 @@ def _direct(settings: Settings) -> List[Finding]:
     listener = Listener(hurried, inbox, Times(heard_within=HEARD_WITHIN))
     listener.start()
     deadline = time.monotonic() + ALL
-    # of several hosts, the first may be dead
+    # of several hosts the first may be dead; a name may have the addresses of standbys, too
     several = "," in settings.direct.get("hostaddr", settings.direct.get("host", ""))
-    open_ends = (state.STARTING, state.DEAF) if several else (state.STARTING,)
-    while listener.state.name in open_ends and time.monotonic() < deadline:
+    while time.monotonic() < deadline and (
+        listener.state.name == state.STARTING
+        or (listener.state.name == state.DEAF and (several or "standby" in listener.state.reason))
+    ):
         time.sleep(0.02)
     inbox.close()
     verdict, where = listener.state, listener.state.where
@@ -126,9 +128,9 @@ def _direct(settings: Settings) -> List[Finding]:
 def _owner(settings: Settings) -> List[Finding]:
     """Find out whether Odoo's own role may connect, where another one listens."""
     try:
-        Session(settings.owner, TIMEOUT).close()
+        primary({**settings.owner, "connect_timeout": str(TIMEOUT)})
     except psycopg2.Error as error:
-        text = f"module updates and backups will fail: {one_line(error)}"
+        text = f"module updates and backups may fail: {one_line(error)}"
         return [Finding(REMARK, text, bad(text).advice)]
     return []
 

@@ -107,7 +107,7 @@ class Loader:
     def _connect(self, stack: contextlib.ExitStack, database: str) -> None:
         name = self._parameters["application_name"].replace("{pid}", str(os.getpid()))
         # fails now, and in time: psycopg2's own way has no limit in the gevent process
-        dsn = {**primary(self._parameters), "dbname": database, "application_name": name}
+        dsn = primary({**self._parameters, "dbname": database, "application_name": name})
         public = {key: dsn[key] for key in dsn if not SECRET.search(key)}
         pool = _Pool(dsn)
         stack.callback(pool.close_all)

@@ -84,16 +84,15 @@ class Session(contextlib.AbstractContextManager):
         self._meanwhile = bool
 
     def _look_around(self, wanted: Mapping[str, str]) -> None:
-        """Learn which address was reached: its number, from 0, and libpq's parameters of it."""
-        self.number, self.address, reached = 0, {}, {}
+        """Learn which address was reached, and its number in their order, from 0."""
+        self.number = 0
         addresses = list(zip(*(wanted.get(key, "").split(",") for key in ("hostaddr", "port"))))
+        # a socket in the file system has a name that is none of these
         with contextlib.suppress(OSError, ValueError), self._socket() as one:
-            if one.family != socket.AF_UNIX:
-                reached["hostaddr"], port = one.getpeername()[:2]
-                self.number = addresses.index((reached["hostaddr"], str(port)))
+            address, port = one.getpeername()[:2]
+            self.number = addresses.index((address, str(port)))
         info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
         if info:
-            self.address = {"host": info.host, "port": str(info.port), **reached}
             host = f"[{info.host}]" if ":" in info.host else info.host
             self.place = f"{host}:{info.port}"
 
@@ -147,7 +146,10 @@ class Session(contextlib.AbstractContextManager):
         """
         deadline = time.monotonic() + self._timeout
         while True:
-            state = self.connection.poll()
+            try:
+                state = self.connection.poll()
+            except UnicodeDecodeError as error:  # a refusal in the server's own encoding
+                raise psycopg2.OperationalError(error.object.decode("latin-1")) from None
             if state == POLL_OK:
                 return
             # libpq waits to write until somebody is reached, then for an answer
@@ -164,15 +166,31 @@ class Session(contextlib.AbstractContextManager):
 
 
 def primary(parameters: Mapping[str, str]) -> Dict[str, str]:
-    """Return the parameters with one address alone, of several that are the primary's or not.
+    """Return the parameters with one address alone: of several, the one that takes a session.
 
-    Once a standby has answered that it has no such database yet, libpq asks no other host
-    ("34.1.1.3. Specifying Multiple Hosts" of its documentation).
+    libpq asks no other host once a standby that lags has answered that it has no such database
+    ("34.1.1.3. Specifying Multiple Hosts" of its documentation), and in one session all share the
+    time that a silent one uses up.
 
-    :param parameters: libpq's, of a database that all have; else as ``Session``
+    :param parameters: libpq's; the hosts of a service file are left to libpq
+    :raises psycopg2.OperationalError: as ``Session``, for the last address
     """
-    with Session(parameters) as session:
-        return {**parameters, **session.address}
+    places: list = [{}]
+    if "service" not in parameters:
+        found = resolved(parameters, float(parameters["connect_timeout"]) or LONG)
+        keys = [key for key in ("host", "hostaddr", "port") if key in found]
+        each = zip(*(found[key].split(",") for key in keys))
+        places = [dict(zip(keys, place)) for place in each] or places
+    if len(places) > 1:  # of one name, too
+        parameters = {"target_session_attrs": "read-write", **parameters}
+    for place in places:
+        one = {**parameters, **place}
+        try:
+            Session(one).close()
+            return one
+        except psycopg2.OperationalError as error:
+            last = error
+    raise last
 
 
 def one_line(error: Exception) -> str:

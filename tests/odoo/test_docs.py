@@ -112,6 +112,9 @@ COMMANDS = {
     "odoo-bin db -c odoo.conf --db_host=postgres.example.com --db_port=5432 dump mydb mydb.zip": (
         "tests/odoo/test_database_manager.py"
     ),
+    "PGHOST=postgres.example.com PGPORT=5432 odoo-bin module upgrade -c odoo.conf -d mydb sale": (
+        "tests/odoo/test_loading.py"
+    ),
     "find / -path '*/bus_alt_connection/__manifest__.py' -exec grep -H author {} +": (
         "tests/odoo/test_docs.py"
     ),

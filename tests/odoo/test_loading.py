@@ -1,6 +1,7 @@
 """Module loading works in a session of its own, and leaves nothing behind on pooled connections."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import requests
 from ..stack import series
 from ..stack.deployment import deployment as running_deployment
 from ..stack.odoo import CHECKOUT, ROLE
+from ..stack.pgbouncer import PgBouncer
 from ..stack.process import wait_until
 from ..stack.users import AtOnce
 
@@ -236,3 +238,42 @@ def test_the_workers_of_a_server_load_a_few_at_a_time(whole):
     assert 1 < max(at_once) <= SLOTS
     # those whose client has gone take a moment to end
     assert watched.most <= 2 * SLOTS
+
+
+def test_an_update_needs_nothing_of_the_system_database(whole):
+    """Odoo's own role may not even connect there: the pooler gives it another one."""
+    whole.postgres.create_role("listener", "password-of-listener", "")
+    own = {"imdispatcher_db_user": "listener", "imdispatcher_db_password": "password-of-listener"}
+    pooler = PgBouncer(
+        whole.folder / "limited",
+        whole.postgres,
+        whole.pgbouncer.passwords,
+        aliases={"postgres": "postgres user=listener password=password-of-listener"},
+    )
+    whole.postgres.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+    try:
+        whole.postgres.execute("GRANT CONNECT ON DATABASE postgres TO listener")
+        path = whole.pooled._replace(port=pooler.start().port)
+        with whole.odoo(path, options={**whole.direct, **own}, start=False) as odoo:
+            with Watched(whole) as watched:
+                odoo.run("-u", "bus", "--stop-after-init")
+            assert watched.roles == {ROLE}
+    finally:
+        pooler.stop()
+        whole.postgres.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not series.HAS_DB_COMMAND, reason="this series has no command module")
+def test_the_command_module_with_postgresql_named(whole):
+    """It loads no addon: the documentation says to name PostgreSQL in its environment."""
+    environ = {"PGHOST": whole.straight.host, "PGPORT": str(whole.straight.port)}
+    with whole.odoo(options=whole.direct, environ=environ, start=False) as odoo:
+        python, program, *conf = odoo.argv()
+        command = [python, program, "module", "upgrade", *conf, "-d", odoo.database, "bus"]
+        done = subprocess.run(command, env=odoo.environ, stderr=subprocess.PIPE, text=True)
+        assert "Modules loaded" in done.stderr
+        # the pooler would keep its own
+        backends = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        count = functools.partial(whole.postgres.execute, backends, [odoo.database])
+        wait_until(lambda: count() == [(0,)], "none went through the pooler", 5)

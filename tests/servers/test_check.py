@@ -196,7 +196,7 @@ CASES = [
     (session_pool, True, "is a pooler that keeps sessions"),
     (not_needed, True, "is PostgreSQL itself, or a pooler that keeps sessions"),
     (certificate, True, r"TLSv1\.[23] \(sslmode=verify-full\)"),
-    (odoos_role_may_not_connect, True, "• module updates and backups will fail: .*failed for user"),
+    (odoos_role_may_not_connect, True, "• module updates and backups may fail: .*failed for user"),
     (password_file, True, "a NOTIFY on the pooled connection was heard"),
     (first_never_answers, True, "a NOTIFY on the pooled connection was heard"),
     (standby_first, True, "a NOTIFY on the pooled connection was heard"),

@@ -1,0 +1,135 @@
+"""Updates and backups go to the primary alone, of several hosts and addresses."""
+
+import contextlib
+import os
+import secrets
+import socket
+import struct
+import subprocess
+import threading
+
+import psycopg2
+import pytest
+
+from bus_alt_connection import addresses, manager
+from bus_alt_connection.session import Session, primary
+
+from ..stack.postgres import BIN, Postgres, server_environ
+from .conftest import settings_of
+
+# seconds, of each address
+TIMEOUT = 2
+
+
+@contextlib.contextmanager
+def standby(servers, **options):
+    one = Postgres(
+        servers.folder / f"standby-{secrets.token_hex(4)}",
+        primary=servers.postgres,
+        options={"recovery_min_apply_delay": "1h", **options},
+    )
+    yield one
+    one.stop()
+
+
+def owner(servers, hosts, ports, **options):
+    place = {"imdispatcher_db_host": ",".join(hosts)}
+    place["imdispatcher_db_port"] = ",".join(map(str, ports))
+    return settings_of(servers, **place, **options).owner
+
+
+def psql(servers, settings) -> subprocess.CompletedProcess:
+    """Run the tool with the environment that Odoo would give it."""
+    pooler = servers.pooled
+    stock = {"PGHOST": pooler.host, "PGPORT": str(pooler.port), "PGUSER": pooler.user}
+    stock["PGPASSWORD"] = pooler.password
+    environ = manager.with_variables(settings, lambda: {**os.environ, **stock})
+    environ["LD_LIBRARY_PATH"] = server_environ()["LD_LIBRARY_PATH"]
+    where = "SELECT inet_server_port(), pg_is_in_recovery()"
+    command = [BIN / "psql", "-XAtc", where, "postgres"]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+
+
+def test_a_standby_that_lags_is_named_first(servers):
+    name = f"new_{secrets.token_hex(4)}"
+    with standby(servers) as lagging:
+        lagging.start()
+        servers.postgres.execute(f"CREATE DATABASE {name}")
+        both = owner(servers, ["127.0.0.1"] * 2, [lagging.port, servers.straight.port])
+        with pytest.raises(psycopg2.OperationalError, match="does not exist"):
+            Session({**both, "dbname": name})
+        found = primary({**both, "dbname": name})
+    assert found["port"] == str(servers.straight.port)
+    servers.postgres.execute(f"DROP DATABASE {name}")
+
+
+def test_the_first_of_several_never_answers(servers):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = [silent.getsockname()[1], servers.straight.port]
+        timeout = {"imdispatcher_db_connect_timeout": TIMEOUT}
+        both = owner(servers, ["127.0.0.1"] * 2, ports, **timeout)
+        with pytest.raises(psycopg2.OperationalError, match="no answer"):
+            Session(both)
+        assert primary(both)["port"] == str(servers.straight.port)
+
+
+def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
+    stock = socket.getaddrinfo
+
+    def getaddrinfo(host, *args, **kwargs):
+        hosts = ["127.0.0.2", "127.0.0.1"] if host == "pg.example.com" else [host]
+        return [answer for one in hosts for answer in stock(one, *args, **kwargs)]
+
+    monkeypatch.setattr(addresses.socket, "getaddrinfo", getaddrinfo)
+    with standby(servers, listen_addresses="127.0.0.2") as other:
+        other.port = servers.straight.port
+        access = other.data / "pg_hba.conf"
+        access.write_text(access.read_text().replace("127.0.0.1/32", "127.0.0.0/8"))
+        other.start()
+        found = primary(owner(servers, ["pg.example.com"], [servers.straight.port]))
+    assert found["hostaddr"] == "127.0.0.1"
+    assert found["host"] == "pg.example.com", "certificates are checked against it"
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["host=127.0.0.1,localhost", "hostaddr=127.0.0.1,127.0.0.1", "hostaddr=127.0.0.1"],
+)
+def test_a_service_file_keeps_its_hosts(servers, monkeypatch, tmp_path, hosts):
+    """Variables for one address would meet the file's list of hosts."""
+    path = tmp_path / "services"
+    ports = ",".join([str(servers.straight.port)] * (1 + hosts.count(",")))
+    path.write_text(f"[cluster]\n{hosts}\nport={ports}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    place = dict.fromkeys(("imdispatcher_db_host", "imdispatcher_db_port"), "")
+    settings = settings_of(servers, imdispatcher_db_service="cluster", **place)
+    done = psql(servers, settings)
+    assert (done.stdout, done.stderr) == (f"{servers.straight.port}|f\n", "")
+
+
+def test_the_tools_get_the_primary_alone(servers):
+    with standby(servers) as other:
+        other.start()
+        place = {"imdispatcher_db_host": "127.0.0.1,127.0.0.1"}
+        place["imdispatcher_db_port"] = f"{other.port},{servers.straight.port}"
+        done = psql(servers, settings_of(servers, **place))
+    assert (done.stdout, done.stderr) == (f"{servers.straight.port}|f\n", "")
+
+
+def test_a_refusal_in_another_encoding(servers):
+    """As a server with lc_messages = fr_FR.ISO-8859-1 sends it."""
+    fields = ["SFATAL", "VFATAL", "C28P01", "Mauthentification échouée", "", ""]
+    body = "\0".join(fields).encode("latin-1")
+
+    def refuse():
+        connection, _address = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"E" + struct.pack("!i", len(body) + 4) + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=refuse, daemon=True).start()
+        port = server.getsockname()[1]
+        parameters = owner(servers, ["127.0.0.1"], [port], imdispatcher_db_sslmode="disable")
+        with pytest.raises(psycopg2.OperationalError, match="authentification échouée"):
+            Session(parameters)
