@@ -24,8 +24,7 @@ def backup(odoo: Odoo, backup_format: str = "zip") -> bytes:
         },
         timeout=120,
     )
-    answer.raise_for_status()
-    if "html" in answer.headers["Content-Type"]:
+    if not answer.ok or "html" in answer.headers["Content-Type"]:
         raise RuntimeError(f"no backup\n{odoo.process.tail()}")
     return answer.content
 
