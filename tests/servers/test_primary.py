@@ -131,5 +131,6 @@ def test_a_refusal_in_another_encoding(servers):
         threading.Thread(target=refuse, daemon=True).start()
         port = server.getsockname()[1]
         parameters = owner(servers, ["127.0.0.1"], [port], imdispatcher_db_sslmode="disable")
-        with pytest.raises(psycopg2.OperationalError, match="authentification .chou.e"):
+        # before psycopg2 2.9 the error has no text
+        with pytest.raises(psycopg2.OperationalError, match="authentification échouée|Error"):
             Session(parameters)
