@@ -132,5 +132,5 @@ def test_a_refusal_in_another_encoding(servers):
         port = server.getsockname()[1]
         parameters = owner(servers, ["127.0.0.1"], [port], imdispatcher_db_sslmode="disable")
         # before psycopg2 2.9 the error has no text
-        with pytest.raises(psycopg2.OperationalError, match="authentification échouée|Error"):
+        with pytest.raises(psycopg2.OperationalError, match=r"authentification échouée|Error"):
             Session(parameters)
