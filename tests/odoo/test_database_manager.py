@@ -10,11 +10,31 @@ import requests
 from ..stack import manager, series
 from ..stack.deployment import deployment as running_deployment
 from ..stack.odoo import ROLE
-from ..stack.postgres import Postgres
+from ..stack.postgres import POSTGRESQL, Postgres
 from ..stack.process import wait_until
-from ..stack.users import Users
+from ..stack.users import Users, Watched
 
 RESTORED = "restored"
+
+# in place of a tool: writes down where it goes, as whom, then is the tool
+SPY = """#!/bin/sh
+echo "$PGUSER@$PGHOST:$PGPORT" >>{places}
+exec {tool} "$@"
+"""
+
+
+@pytest.fixture
+def spied(tmp_path):
+    """A folder for Odoo's ``pg_path``; ``places`` in it has where the tools went, and as whom."""
+    for name in ("pg_dump", "pg_restore", "psql"):
+        tool = tmp_path / name
+        tool.write_text(SPY.format(places=tmp_path / "places", tool=POSTGRESQL / "tools" / name))
+        tool.chmod(0o755)
+    return tmp_path
+
+
+def places(spied) -> set:
+    return set((spied / "places").read_text().split())
 
 
 @pytest.mark.parametrize(
@@ -49,8 +69,9 @@ def test_backups_while_others_query(addon, workers):
 
 
 @pytest.mark.parametrize("backup_format", ["zip", pytest.param("dump", marks=pytest.mark.slow)])
-def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
-    with deployment.odoo(options={**deployment.direct, **manager.OPTIONS}) as odoo:
+def test_a_backup_restores_and_nobody_notices(deployment, backup_format, spied):
+    options = {**deployment.direct, **manager.OPTIONS, "pg_path": spied}
+    with deployment.odoo(options=options) as odoo:
         content = manager.backup(odoo, backup_format)
         try:
             with Users(deployment.pooled, odoo.database) as users:
@@ -62,12 +83,13 @@ def test_a_backup_restores_and_nobody_notices(deployment, backup_format):
                 "SELECT count(*) FROM ir_module_module WHERE state = 'installed'", dbname=RESTORED
             )
             assert rows[0][0] > 3
+            assert places(spied) == {f"{ROLE}@127.0.0.1:{deployment.postgres.port}"}
         finally:
             deployment.pgbouncer.forget(RESTORED)
             deployment.postgres.execute(f'DROP DATABASE IF EXISTS "{RESTORED}" WITH (FORCE)')
 
 
-def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment):
+def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment, spied):
     """Odoo's own role does, on the primary, although a standby that lags is named first."""
     deployment.postgres.create_role("listener", "password-of-listener", "")
     # it will not have the new database
@@ -76,6 +98,7 @@ def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment):
     standby.start()
     options = {
         **manager.OPTIONS,
+        "pg_path": spied,
         "imdispatcher_db_host": "127.0.0.1,127.0.0.1",
         "imdispatcher_db_port": f"{standby.port},{deployment.postgres.port}",
         "imdispatcher_db_user": "listener",
@@ -86,12 +109,14 @@ def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment):
         with deployment.odoo(options=options) as odoo:
             content = manager.backup(odoo)
             manager.restore(odoo, name, content)
+            assert places(spied) == {f"{ROLE}@127.0.0.1:{deployment.postgres.port}"}
             owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
             assert deployment.postgres.execute(owners, dbname=name) == [(ROLE,)]
             page = requests.get(f"{odoo.url}/web/login?db={name}", timeout=60)
             assert page.ok
-            updated = odoo.run("-d", name, "-u", "bus", "--stop-after-init")
-            assert "cannot be updated" not in updated.stderr
+            with Watched(deployment) as watched:
+                odoo.run("-d", name, "-u", "bus", "--stop-after-init")
+            assert watched.roles == {ROLE}
     finally:
         standby.stop()
         deployment.pgbouncer.forget(name)

@@ -18,7 +18,7 @@ from ..stack.deployment import deployment as running_deployment
 from ..stack.odoo import CHECKOUT, ROLE
 from ..stack.pgbouncer import PgBouncer
 from ..stack.process import wait_until
-from ..stack.users import AtOnce
+from ..stack.users import Watched
 
 ADMIN = "admin"
 
@@ -49,22 +49,6 @@ def left_behind(whole, database: str) -> int:
             left[backend] = timeout
     assert left
     return sum(timeout != "0" for timeout in left.values())
-
-
-class Watched(AtOnce):
-    """Names that sessions had in pg_stat_activity meanwhile, and how many loaded at once."""
-
-    def __init__(self, whole):
-        self.most, self.roles = 0, set()
-        self._whole = whole
-        super().__init__(self._watch)
-
-    def _watch(self):
-        query = "SELECT usename FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
-        while not self._stop.wait(0.02):
-            rows = self._whole.postgres.execute(query)
-            self.most = max(self.most, len(rows))
-            self.roles.update(role for (role,) in rows)
 
 
 def states(whole, database: str) -> list:

@@ -81,3 +81,22 @@ class Users(AtOnce):
             except psycopg2.Error:
                 if self._stop.wait(0.1):
                     raise
+
+
+class Watched(AtOnce):
+    """A context that sees how many direct connections load modules at once, and as which roles.
+
+    :param whole: the ``Deployment`` that they belong to
+    """
+
+    def __init__(self, whole):
+        super().__init__(self._watch)
+        self.most, self.roles = 0, set()
+        self._whole = whole
+
+    def _watch(self):
+        query = "SELECT usename FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
+        while not self._stop.wait(0.02):
+            rows = self._whole.postgres.execute(query)
+            self.most = max(self.most, len(rows))
+            self.roles.update(role for (role,) in rows)
