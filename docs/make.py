@@ -1,6 +1,6 @@
 """``./run docs``: make what is made from something else.
 
-* the table of settings in docs/settings.rst, from ``bus_alt_connection/settings.py``;
+* the table of settings in docs/settings.rst, from ``bus_alt_connection/config/settings.py``;
 * the tables in docs/figures.rst, from ``benchmarks/results.md``, which ``./run bench`` writes;
 * the table in README.rst of what was run, from ``docs/matrix.json``, which ``./run matrix`` writes;
 * ``bus_alt_connection/README.rst`` and ``static/description/index.html`` (the page on Odoo Apps),
@@ -18,7 +18,7 @@ import textwrap
 
 from docutils.core import publish_parts
 
-from bus_alt_connection import settings
+from bus_alt_connection.config import settings
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 ADDON = CHECKOUT / "bus_alt_connection"
@@ -59,7 +59,7 @@ def settings_table() -> str:
         "     - what it is",
         "     - if it is not set",
     ]
-    for option, (meaning, default) in settings.MEANINGS.items():
+    for option, (meaning, default) in settings.DESCRIPTIONS.items():
         lines += [
             f"   * - ``{option}``",
             f"     - ``{option.upper()}``",
@@ -67,8 +67,8 @@ def settings_table() -> str:
             f"     - ``{default}``",
         ]
     lines += [
-        f"   * - ``{settings.DB}<any keyword of libpq>``",
-        f"     - ``{settings.DB.upper()}<KEYWORD>``",
+        f"   * - ``{settings.DB_PREFIX}<any keyword of libpq>``",
+        f"     - ``{settings.DB_PREFIX.upper()}<KEYWORD>``",
         "     - any other keyword of libpq: ``sslrootcert``, ``service``, ``keepalives_idle``, …",
         "     - libpq's default, but 10 s to connect and keepalives after 10 s",
     ]

@@ -1,6 +1,8 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """The command ``odoo-bin buscheck``; 19.0 loads this file alone, as ``odoo.cli.buscheck``."""
 
+from __future__ import annotations
+
 import argparse
 import configparser
 import json
@@ -24,16 +26,16 @@ def folders() -> list:
 
 def is_in_the_file(folder: str) -> bool:
     """Tell whether the server finds this folder without ``--addons-path``."""
-    config, own = odoo.tools.config, configparser.RawConfigParser(strict=False)
-    own.read(config.rcfile)
-    named = own.get("options", "addons_path", fallback="").split(",")
-    named += [os.path.dirname(odoo.release.__file__) + "/addons", config.addons_data_dir]
-    return os.path.dirname(folder) in [os.path.realpath(path.strip()) for path in named]
+    config, parser = odoo.tools.config, configparser.RawConfigParser(strict=False)
+    parser.read(config.rcfile)
+    paths = parser.get("options", "addons_path", fallback="").split(",")
+    paths += [os.path.dirname(odoo.release.__file__) + "/addons", config.addons_data_dir]
+    return os.path.dirname(folder) in [os.path.realpath(path.strip()) for path in paths]
 
 
-def finish(said: dict, text: str, status: int, as_json: bool) -> None:
-    """Print what is said, for machines or as this text, and end with this exit status."""
-    sys.stdout.write((json.dumps(said, indent=2) if as_json else text) + "\n")
+def finish(report: dict, text: str, status: int, as_json: bool) -> None:
+    """Print the report, for machines or as this text, and end with this exit status."""
+    sys.stdout.write((json.dumps(report, indent=2) if as_json else text) + "\n")
     sys.exit(status)
 
 
@@ -59,27 +61,35 @@ class Buscheck(Command):
             finish({"ok": False, "verdict": verdict}, f"✗ {verdict}", 1, known.json)
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection import check, jobrunner, load_settings, lookup, settings
+        from odoo.addons.bus_alt_connection.buscheck import checks, report
+
+        # pylint: disable-next=odoo-addons-relative-import
+        from odoo.addons.bus_alt_connection.config.settings import InvalidSetting
+
+        # pylint: disable-next=odoo-addons-relative-import
+        from odoo.addons.bus_alt_connection.integration import queue_job, resolve, startup, targets
 
         try:
-            found = load_settings()
-        except settings.BadSetting as error:
+            settings = startup.load_settings()
+        except InvalidSetting as error:
             finish({"ok": False, "verdict": str(error)}, f"✗ {error}", 2, known.json)
-        config = odoo.tools.config
-        wrong = lookup.what_is_missing()
-        if "bus_alt_connection" not in str(config.get("server_wide_modules")):
-            wrong.append("bus_alt_connection is not in server_wide_modules (or --load, here too)")
+        config, resolution = odoo.tools.config, resolve.resolve()
+        failed = list(resolution.missing)
+        if "bus_alt_connection" not in resolve.server_wide_modules():
+            failed.append("bus_alt_connection is not in server_wide_modules (or --load, here too)")
         # a threaded server has one connection for bus and cron
-        needed = 1 + (config["max_cron_threads"] if config["workers"] else 0)
-        needed = needed if "cron worker" in lookup.find() else 1
-        findings = [check.Finding(check.BAD, text) for text in wrong]
-        findings += check.run(found, needed)
-        remarks = jobrunner.where(found) if found.names_postgresql else []
-        remarks += lookup.addons_not_found()
+        needed = 1
+        if config["workers"] and targets.CRON_WORKER in resolution.found:
+            needed += config["max_cron_threads"]
+        findings = [checks.Finding(checks.Mark.FAILED, text) for text in failed]
+        findings += checks.run(settings, needed)
+        notes = list(resolution.unloadable)
+        if settings.has_direct_settings:
+            notes = queue_job.describe_target(settings, resolution) + notes
         if not is_in_the_file(loaded):
-            remarks.append(NOT_IN_THE_FILE.format(config.rcfile, os.path.dirname(loaded)))
+            notes.append(NOT_IN_THE_FILE.format(config.rcfile, os.path.dirname(loaded)))
         for path in others:
-            remarks.append(f"{path} has the same name and is not loaded: {loaded} comes first")
-        findings += [check.Finding(check.REMARK, text) for text in remarks]
-        answer = check.answer(found, findings)
-        finish(answer, check.as_text(answer), 0 if answer["ok"] else 1, known.json)
+            notes.append(f"{path} has the same name and is not loaded: {loaded} comes first")
+        findings += [checks.Finding(checks.Mark.NOTE, text) for text in notes]
+        shown = report.report(settings, findings)
+        finish(shown, report.format_report(shown), 0 if shown["ok"] else 1, known.json)

@@ -5,15 +5,18 @@ from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
-from odoo.addons.bus_alt_connection import inbox, lookup, outbox, seams
+from odoo.addons.bus_alt_connection.integration.resolve import resolve
+from odoo.addons.bus_alt_connection.integration.targets import TARGETS
+from odoo.addons.bus_alt_connection.listener import inbox
+from odoo.addons.bus_alt_connection.outbox import outbox
 
 
 @tagged("post_install", "-at_install")
 class TestHooks(common.TransactionCase):
     def test_every_place_of_the_table_is_there(self):
-        own = {row.name for row in seams.SEAMS if lookup.counts(row) and not row.addon}
-        self.assertLessEqual(own, set(lookup.find()))
-        self.assertEqual(lookup.what_is_missing(), [])
+        resolution = resolve()
+        self.assertEqual(resolution.missing, [])
+        self.assertLessEqual(set(resolution.found), {row.name for row in TARGETS})
 
     def test_other_cursors_are_odoos_own(self):
         with db_connect("postgres").cursor() as cr:
@@ -30,7 +33,7 @@ class TestHooks(common.TransactionCase):
             met.append(cursor)
             raise Stop()
 
-        self.patch(inbox.Cursor, "commit", commit)
+        self.patch(inbox.ListenCursor, "commit", commit)
         with self.assertRaises(Stop):
             ImDispatch().loop()
         (cursor,) = met

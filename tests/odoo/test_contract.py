@@ -8,15 +8,20 @@ import re
 
 import pytest
 
-from bus_alt_connection.seams import LISTENS, REPLACED, SEAMS, SENDS
+from bus_alt_connection.integration.targets import (
+    TARGETS,
+    ListenTarget,
+    ReplaceTarget,
+    SendTarget,
+)
 
 from ..stack import series
 
 # other people's addons are not in Odoo's source
-ROWS = [row for row in SEAMS if row.first <= series.NUMBER <= row.last and not row.addon]
-NAMES = sorted({row.name for row in ROWS if row.kind == LISTENS})
-SENDING = sorted({row.name for row in ROWS if row.kind == SENDS})
-ALL_REPLACED = sorted({row.name for row in ROWS if row.kind == REPLACED})
+ROWS = [row for row in TARGETS if row.since <= series.NUMBER <= row.until and not row.addon]
+NAMES = sorted({row.name for row in ROWS if isinstance(row, ListenTarget)})
+SENDING = sorted({row.name for row in ROWS if isinstance(row, SendTarget)})
+ALL_REPLACED = sorted({row.name for row in ROWS if isinstance(row, ReplaceTarget)})
 
 
 def source(module: str):
@@ -55,9 +60,10 @@ def place(name: str):
     for row in ROWS:
         if row.name == name:
             function, holder = find(source(row.module), row.function)
-            if function and row.inside:
-                inside = (node for node in ast.walk(function) if isinstance(node, ast.FunctionDef))
-                function = next((node for node in inside if node.name == row.inside), None)
+            inner_function = getattr(row, "inner_function", "")
+            if function and inner_function:
+                inner = (node for node in ast.walk(function) if isinstance(node, ast.FunctionDef))
+                function = next((node for node in inner if node.name == inner_function), None)
             if function:
                 return function, holder, row
     raise AssertionError(f"{name}: none of the places in the table is there")
@@ -168,13 +174,13 @@ def test_nobody_else_sends():
     known = {place(name)[0].name for name in SENDING}
     sends = re.compile(r"(notify (imbus|cron_trigger)|select .*\('(imbus|cron_trigger)').*", re.I)
     found = set()
-    for module in {row.module for row in ROWS if row.kind == SENDS}:
+    for module in {row.module for row in ROWS if isinstance(row, SendTarget)}:
         for function in ast.walk(source(module)):
             if isinstance(function, ast.FunctionDef):
                 constants = [node for node in ast.walk(function) if isinstance(node, ast.Constant)]
                 if any(sends.fullmatch(str(node.value)) for node in constants):
                     found.add(function.name)
-    holders = {row.function.split(".")[-1] for row in ROWS if row.kind == SENDS}
+    holders = {row.function.split(".")[-1] for row in ROWS if isinstance(row, SendTarget)}
     assert found - holders | known == known
 
 
@@ -235,7 +241,7 @@ def test_a_websocket_is_woken_through_its_sockets():
 
 def test_nobody_else_listens():
     """A LISTEN that the table does not know would go deaf in silence."""
-    known = {row.module for row in ROWS if row.kind == LISTENS}
+    known = {row.module for row in ROWS if isinstance(row, ListenTarget)}
     folders = [series.ODOO_PATH / "odoo" / "service", series.ODOO_PATH / "odoo" / "addons" / "bus"]
     folders.append(series.ODOO_PATH / "addons" / "bus")
     for path in (path for folder in folders for path in folder.rglob("*.py")):

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 import requests
 
-from bus_alt_connection import settings
+from bus_alt_connection.config import settings
 
 from ..stack import series
 from ..stack.guide import (
@@ -161,8 +161,10 @@ def ini(text, deployment, folder):
 
 def odoo_conf(options: dict):
     ours = {name for name in options if name.startswith(settings.PREFIX)}
-    for name in ours - settings.MEANINGS.keys():
-        assert name.startswith(settings.DB) and settings.is_keyword(name[len(settings.DB) :])
+    for name in ours - settings.DESCRIPTIONS.keys():
+        assert name.startswith(settings.DB_PREFIX) and settings.is_keyword(
+            name[len(settings.DB_PREFIX) :]
+        )
     assert settings.read({}, options).keys() == ours
 
 

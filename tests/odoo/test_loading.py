@@ -23,8 +23,8 @@ from ..stack.users import Watched
 ADMIN = "admin"
 
 # the module cannot be imported here: some series of Odoo warn when they are
-LOADING = (CHECKOUT / "bus_alt_connection" / "loading.py").read_text()
-SLOTS = int(re.search(r"^SLOTS = (\d+)$", LOADING, re.M)[1])
+LOADING = (CHECKOUT / "bus_alt_connection" / "integration" / "loading.py").read_text()
+MAX_LOADS = int(re.search(r"^MAX_LOADS = (\d+)$", LOADING, re.M)[1])
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +219,9 @@ def test_the_workers_of_a_server_load_a_few_at_a_time(whole):
     at_once = [
         sum(other["begin"] <= one["begin"] < other["end"] for other in loads) for one in loads
     ]
-    assert 1 < max(at_once) <= SLOTS
+    assert 1 < max(at_once) <= MAX_LOADS
     # those whose client has gone take a moment to end
-    assert watched.most <= 2 * SLOTS
+    assert watched.most <= 2 * MAX_LOADS
 
 
 def test_an_update_needs_nothing_of_the_system_database(whole):

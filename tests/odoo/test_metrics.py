@@ -7,7 +7,7 @@ import re
 import pytest
 import requests
 
-from bus_alt_connection.metrics import METRICS
+from bus_alt_connection.pages.metrics import METRICS
 
 from ..stack import series
 from ..stack.process import wait_until

@@ -53,7 +53,7 @@ def test_sdist_and_wheel(built):
     (_sdist,) = built.glob("bus_alt_connection-*.tar.gz")
     names = zipfile.ZipFile(wheel).namelist()
     assert ADDON + "__manifest__.py" in names
-    assert ADDON + "seams.py" in names
+    assert ADDON + "integration/targets.py" in names
     assert ADDON + "cli/buscheck.py" in names
     assert any(name.endswith("LICENSE") for name in names)
     outside = [n for n in names if not n.startswith(ADDON) and ".dist-info/" not in n]
@@ -101,7 +101,11 @@ def is_ours(addon: Path) -> bool:
     """Tell whether the addon in this folder is whole."""
     kept = (CHECKOUT / "bus_alt_connection" / "__init__.py").read_text()
     found = addon / "__init__.py"
-    return found.exists() and found.read_text() == kept and (addon / "seams.py").exists()
+    return (
+        found.exists()
+        and found.read_text() == kept
+        and (addon / "integration" / "targets.py").exists()
+    )
 
 
 def test_an_upgrade_does_not_bring_another_addon(built, others, environment):

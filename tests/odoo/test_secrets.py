@@ -5,7 +5,7 @@ import contextlib
 import psutil
 import pytest
 
-from bus_alt_connection.settings import is_keyword
+from bus_alt_connection.config.settings import is_keyword
 
 from ..stack import series
 from ..stack.client import BusClient

@@ -12,27 +12,27 @@ import time
 import psycopg2
 import pytest
 
-from bus_alt_connection.inbox import Inbox
-from bus_alt_connection.listener import Listener
-from bus_alt_connection.parameters import Settings, load
-from bus_alt_connection.times import Times
+from bus_alt_connection.config.parameters import Settings, load
+from bus_alt_connection.config.timing import Timing
+from bus_alt_connection.listener.inbox import Inbox
+from bus_alt_connection.listener.listener import Listener
 
 from ..stack.deployment import Servers
 from ..stack.process import run_folder, wait_until
 
 # a tenth of the real times, for tests in which the time itself is not the point
-QUICK = Times(
-    first_pause=0.1,
-    short_pause=0.2,
-    last_pause=1.0,
-    trouble=5.0,
-    steady=5.0,
-    silence=(0.8, 1.0),
-    own_probe=(2.0, 3.0),
-    heard_within=1.0,
-    retry=(0.8, 1.0),
-    retry_soon=(0.1, 0.2),
-    reminder=5.0,
+QUICK = Timing(
+    initial_delay=0.1,
+    max_delay_early=0.2,
+    max_delay=1.0,
+    early=5.0,
+    stable_after=5.0,
+    probe_after_silence=(0.8, 1.0),
+    probe_interval=(2.0, 3.0),
+    probe_timeout=1.0,
+    probe_retry=(0.8, 1.0),
+    probe_retry_early=(0.1, 0.2),
+    log_interval=5.0,
 )
 
 CHANNEL = "imbus"
@@ -153,15 +153,19 @@ def table(servers):
     made.close()
 
 
-class Site:
+class ListeningLoop:
     """A listener and the loop that it serves."""
 
     def __init__(self, listener: Listener, loop: Loop, table: Table):
         self.listener, self.loop, self.table = listener, loop, table
-        self.state = listener.state
+        self.status = listener.status
+
+    @property
+    def state(self) -> str:
+        return self.status.state.value
 
     def wait_for(self, state: str, timeout: float = 20.0):
-        wait_until(lambda: self.state.name == state, f"the listener is {state}", timeout, 0.01)
+        wait_until(lambda: self.state == state, f"the listener is {state}", timeout, 0.01)
 
     def delivers(self, timeout: float = 10.0) -> float:
         """Send a message and return the seconds until it was shown."""
@@ -175,13 +179,17 @@ def listen():
     """A function that starts a listener for settings; ``times`` are cut unless told otherwise."""
     with contextlib.ExitStack() as stack:
 
-        def listen(servers: Servers, settings: Settings | None = None, times: Times = QUICK):
+        def listen(servers: Servers, settings: Settings | None = None, times: Timing = QUICK):
             table = Table(servers)
             stack.callback(table.close)
-            loop = Loop(table, bus=True, everything=lambda: [[json.dumps(["everything"])]])
+            loop = Loop(
+                table,
+                catch_up_while_deaf=True,
+                catch_up_payloads=lambda: [[json.dumps(["everything"])]],
+            )
             stack.callback(loop.inbox.close)
             listener = Listener(settings or settings_of(servers), loop.inbox, times)
             listener.start()
-            return Site(listener, loop, table)
+            return ListeningLoop(listener, loop, table)
 
         yield listen

@@ -12,7 +12,8 @@ import time
 import psycopg2
 import pytest
 
-from bus_alt_connection import check
+from bus_alt_connection.buscheck import checks
+from bus_alt_connection.buscheck.report import format_report, report
 
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import Postgres
@@ -225,11 +226,11 @@ def test_case(servers, case, good, says):
     with case(servers) as options:
         begin = time.monotonic()
         settings = settings_of(servers, **options)
-        answer = check.answer(settings, check.run(settings, 1))
+        shown = report(settings, checks.run(settings, 1))
         took = time.monotonic() - begin
-    text = check.as_text(answer)
+    text = format_report(shown)
     assert re.search(says, text), text
-    assert answer["ok"] is good, text
+    assert shown["ok"] is good, text
     assert took < 12
     assert "not-the-password" not in text
     assert "password-of-stranger" not in text
@@ -242,21 +243,21 @@ def test_nothing_is_set(servers):
     settings = settings_of(servers)._replace(given={})
     assert (
         "no imdispatcher_db_* setting is there"
-        in check.answer(settings, check.run(settings, 1))["verdict"]
+        in report(settings, checks.run(settings, 1))["verdict"]
     )
 
 
 def test_room_is_a_remark(servers, listen):
     listen(servers).wait_for("listening")
     settings = settings_of(servers)
-    findings = check.run(settings, 3)
+    findings = checks.run(settings, 3)
     (room,) = [finding for finding in findings if "are in use" in finding.text]
-    assert room.mark == check.REMARK
+    assert room.mark is checks.Mark.NOTE
     assert "1 by listeners; this Odoo opens 3 for its own" in room.text
 
 
 def test_it_leaves_no_session_behind(servers):
-    check.run(settings_of(servers), 1)
+    checks.run(settings_of(servers), 1)
     deadline = time.monotonic() + 5
     while servers.postgres.listeners() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -265,4 +266,4 @@ def test_it_leaves_no_session_behind(servers):
 
 def test_what_to_do_about_a_missing_certificate():
     text = 'root certificate file "/ca.crt" does not exist'
-    assert "imdispatcher_db_sslrootcert" in check.bad(text).advice
+    assert "imdispatcher_db_sslrootcert" in checks.advise(text)

@@ -19,9 +19,10 @@ import psycopg2
 import pytest
 from psycopg2.extensions import libpq_version
 
-from bus_alt_connection import catchup
-from bus_alt_connection.catchup import everybody, in_batches
-from bus_alt_connection.times import Times
+from bus_alt_connection.config.timing import Timing
+from bus_alt_connection.integration import bus_protocol
+from bus_alt_connection.integration.bus_protocol import covering_channels, in_batches
+from bus_alt_connection.listener import catch_up
 
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import Postgres
@@ -71,14 +72,14 @@ def relayed(servers):
 
 
 def test_one_message_after_a_kill_and_nothing_else(servers, listen):
-    site = listen(servers, times=Times())
+    site = listen(servers, times=Timing())
     site.wait_for("listening")
     kill(servers.postgres)
     assert site.delivers(5) < 2
 
 
 def test_100_kills_under_load(servers, listen):
-    times = QUICK._replace(first_pause=0.05, short_pause=0.05, last_pause=0.05)
+    times = QUICK._replace(initial_delay=0.05, max_delay_early=0.05, max_delay=0.05)
     site = listen(servers, times=times)
     site.wait_for("listening")
     files = len(os.listdir("/proc/self/fd"))
@@ -114,7 +115,7 @@ def test_nobody_is_there_at_the_start(servers, listen):
         relay.close()
         site = listen(servers, settings)
         site.wait_for("deaf")
-        assert "refused" in site.state.reason
+        assert "refused" in site.status.reason
         # the bus looks by itself while nothing is heard
         assert site.delivers(10)
         relay.open()
@@ -137,14 +138,14 @@ def test_connections_are_reset(servers, listen):
 def test_a_firewall_drops_the_packets(servers, listen, what):
     """``forget``: those of the connections that are open; ``hang``: of new ones too."""
     with relayed(servers) as (relay, settings):
-        direct = {**settings.direct, "connect_timeout": "1"}
-        site = listen(servers, settings._replace(direct=direct))
+        listener = {**settings.listener, "connect_timeout": "1"}
+        site = listen(servers, settings._replace(listener=listener))
         site.wait_for("listening")
         with sending(site.table):
             getattr(relay, what)()
             site.wait_for("deaf")
             if what == "hang":
-                wait_until(lambda: "no answer within 1 s" in site.state.reason, "no answer")
+                wait_until(lambda: "no answer within 1 s" in site.status.reason, "no answer")
                 site.delivers()
                 relay.resume()
             site.wait_for("listening")
@@ -159,7 +160,7 @@ def test_a_backend_that_hangs(servers, listen):
     try:
         with sending(site.table):
             site.wait_for("deaf")
-            assert "was not heard at 127.0.0.1:" in site.state.reason
+            assert "was not heard at 127.0.0.1:" in site.status.reason
             site.wait_for("listening")
         all_shown(site)
     finally:
@@ -187,13 +188,13 @@ def test_a_pgbouncer_that_is_away_tears_nothing_down(own_servers, listen, caplog
 def test_a_pgbouncer_that_is_away_a_second_time(own_servers, listen, caplog):
     """It does not make one long trouble of two short ones."""
     caplog.set_level(logging.INFO)
-    times = QUICK._replace(trouble=1.0, reminder=0.5)
+    times = QUICK._replace(early=1.0, log_interval=0.5)
     site = listen(own_servers, times=times)
     for _time in range(2):
         site.wait_for("listening")
         own_servers.pgbouncer.stop()
         site.wait_for("unknown")
-        time.sleep(times.trouble)
+        time.sleep(times.early)
         own_servers.pgbouncer.start()
     site.wait_for("listening")
     kill(own_servers.postgres)
@@ -215,7 +216,7 @@ def raising(error):
 @pytest.mark.parametrize(
     "everything, line",
     [
-        (lambda: in_batches(everybody(WEIRD)), "JSON cannot write the subscription"),
+        (lambda: in_batches(covering_channels(WEIRD)), "JSON cannot write the subscription"),
         (raising(RuntimeError("dictionary changed size")), "what was missed is not looked for"),
         (raising(psycopg2.OperationalError("cannot list the databases")), ""),
         (lambda: None, "what was missed is not looked for"),
@@ -226,15 +227,16 @@ def test_catching_up_ends_no_session(servers, listen, caplog, everything, line):
     caplog.set_level(logging.INFO)
     site = listen(servers)
     site.wait_for("listening")
-    catchup._warned.clear()
-    site.loop.inbox.everything = everything
+    bus_protocol._logged_errors.clear()
+    catch_up._logged_errors.clear()
+    site.loop.inbox.catch_up_payloads = everything
     kill(servers.postgres)
     wait_until(lambda: "back after" in caplog.text, "it is back")
     ((backend, *_others),) = servers.postgres.listeners()
     # beyond the next probes, each of which may catch up
     time.sleep(2)
     assert [row[0] for row in servers.postgres.listeners()] == [backend]
-    assert site.state.name == "listening"
+    assert site.state == "listening"
     assert line in caplog.text
     assert "unexpected error" not in caplog.text
     site.delivers()
@@ -244,7 +246,7 @@ def test_who_can_be_told_is_told_though_others_cannot(servers, listen):
     """Else a message that came meanwhile is not shown before the next one."""
     with relayed(servers) as (relay, settings):
         site = listen(servers, settings)
-        site.loop.inbox.everything = lambda: in_batches(everybody(WEIRD))
+        site.loop.inbox.catch_up_payloads = lambda: in_batches(covering_channels(WEIRD))
         site.wait_for("listening")
         relay.close()
         site.wait_for("deaf")
@@ -273,10 +275,10 @@ def both(servers, standby, standby_first: bool = False) -> dict:
 def test_of_several_hosts_the_primary_is_taken(own_servers, standby, listen):
     site = listen(own_servers, settings_of(own_servers, imdispatcher_db_port=standby.port))
     site.wait_for("deaf")
-    assert f"127.0.0.1:{standby.port} is a standby, which cannot LISTEN" in site.state.reason
+    assert f"127.0.0.1:{standby.port} is a standby, which cannot LISTEN" in site.status.reason
     site = listen(own_servers, settings_of(own_servers, **both(own_servers, standby, True)))
     site.wait_for("listening")
-    assert f"127.0.0.1:{own_servers.postgres.port}," in site.state.where
+    assert f"127.0.0.1:{own_servers.postgres.port}," in site.status.where
 
 
 def fail_over(servers, standby):
@@ -303,7 +305,7 @@ def test_a_standby_is_promoted(own_servers, standby, listen, crash):
             own_servers.postgres.stop(signal.SIGQUIT)
         fail_over(own_servers, standby)
         wait_until(
-            lambda: site.state.name == "listening" and f":{standby.port}," in site.state.where,
+            lambda: site.state == "listening" and f":{standby.port}," in site.status.where,
             "it listens at the new primary",
         )
         time.sleep(0.3)
@@ -317,7 +319,7 @@ def test_the_password_changes(servers, listen):
     site.wait_for("listening")
     servers.postgres.create_role("changing", "second", "")
     kill(servers.postgres)
-    wait_until(lambda: "password authentication failed" in site.state.reason, "refused")
+    wait_until(lambda: "password authentication failed" in site.status.reason, "refused")
     servers.postgres.create_role("changing", "first", "")
     site.wait_for("listening")
     site.delivers()
@@ -335,7 +337,7 @@ def other_server(servers):
 def test_another_server_is_found_out(servers, other_server, listen):
     site = listen(servers, settings_of(servers, imdispatcher_db_port=other_server.port))
     site.wait_for("deaf")
-    assert "db_host leads to another server (it started" in site.state.reason
+    assert "db_host leads to another server (it started" in site.status.reason
     # the bus looks by itself
     site.delivers()
 
@@ -351,8 +353,8 @@ def test_an_old_primary_that_stays_is_left_at_once(own_servers, other_server, li
     other_server.create_role(own_servers.straight.user, own_servers.password)
     own_servers.pgbouncer.move_to(other_server, lambda: None)
     site.wait_for("deaf")
-    site.wait_for("listening", QUICK.heard_within)
-    assert f":{other_server.port}," in site.state.where
+    site.wait_for("listening", QUICK.probe_timeout)
+    assert f":{other_server.port}," in site.status.where
 
 
 def test_another_database_is_found_out(servers, listen):
@@ -366,7 +368,7 @@ def test_another_database_is_found_out(servers, listen):
     try:
         site = listen(servers, settings_of(servers, own={"port": pooler.port}))
         site.wait_for("deaf")
-        assert "db_host leads to database elsewhere, LISTEN is in postgres" in site.state.reason
+        assert "db_host leads to database elsewhere, LISTEN is in postgres" in site.status.reason
     finally:
         pooler.stop()
 
@@ -374,7 +376,7 @@ def test_another_database_is_found_out(servers, listen):
 def test_a_pooler_where_postgresql_should_be(servers, listen):
     site = listen(servers, settings_of(servers, imdispatcher_db_port=servers.pooled.port))
     site.wait_for("deaf")
-    assert "is a pooler, not PostgreSQL" in site.state.reason
+    assert "is a pooler, not PostgreSQL" in site.status.reason
     site.loop.inbox.close()
     site.listener.join(5)
     # its server connections have taken the listener's application_name
@@ -383,7 +385,7 @@ def test_a_pooler_where_postgresql_should_be(servers, listen):
 
 @pytest.mark.parametrize(
     "times, limit",
-    [(QUICK, 10), pytest.param(Times(), 90, marks=pytest.mark.slow)],
+    [(QUICK, 10), pytest.param(Timing(), 90, marks=pytest.mark.slow)],
     ids=["a tenth of the times", "real times"],
 )
 def test_others_are_heard_but_its_own_notifies_go_elsewhere(
@@ -395,13 +397,13 @@ def test_others_are_heard_but_its_own_notifies_go_elsewhere(
     own_servers.pgbouncer.move_to(other_server, lambda: None)
     other_server.create_role(own_servers.straight.user, own_servers.password)
     begin = time.monotonic()
-    while site.state.name != "deaf" and time.monotonic() < begin + limit:
+    while site.state != "deaf" and time.monotonic() < begin + limit:
         own_servers.postgres.execute("NOTIFY imbus, '[\"somebody else\"]'")
         own_servers.postgres.execute("NOTIFY bus_alt_connection, 'the probe of somebody else'")
         time.sleep(0.1)
-    assert site.state.name == "deaf"
+    assert site.state == "deaf"
     print(f"found out after {time.monotonic() - begin:.1f} s")
-    assert "db_host leads to another server" in site.state.reason
+    assert "db_host leads to another server" in site.status.reason
 
 
 def test_stopping_does_not_wait_for_a_server_that_hangs(servers, listen):
@@ -419,10 +421,10 @@ def test_stopping_does_not_wait_for_a_server_that_hangs(servers, listen):
 def test_an_error_of_ours_ends_nothing(servers, listen, caplog):
     site = listen(servers)
     site.wait_for("listening")
-    site.loop.inbox._accepts = lambda payload: 1 / 0
+    site.loop.inbox._is_valid = lambda payload: 1 / 0
     servers.postgres.execute("NOTIFY imbus, '[]'")
     site.wait_for("deaf")
-    site.loop.inbox._accepts = lambda payload: True
+    site.loop.inbox._is_valid = lambda payload: True
     site.wait_for("listening")
     site.delivers()
     assert caplog.text.count("unexpected error, trying again") == 1

@@ -11,8 +11,8 @@ import time
 
 import psycopg2
 
-from bus_alt_connection.listener import Listener
-from bus_alt_connection.payload import is_readable
+from bus_alt_connection.integration.bus_protocol import is_valid_payload
+from bus_alt_connection.listener.listener import Failure, Listener
 
 from ..stack.process import wait_until
 from ..stack.relay import Relay
@@ -23,16 +23,16 @@ def test_a_listen_through_pgbouncer_hears_nothing(servers):
     """What stock Odoo does."""
     with contextlib.closing(
         psycopg2.connect(**servers.pooled._asdict(), dbname="postgres")
-    ) as ear, contextlib.closing(
+    ) as subscriber, contextlib.closing(
         psycopg2.connect(**servers.pooled._asdict(), dbname="postgres")
-    ) as mouth:
-        ear.autocommit = mouth.autocommit = True
-        ear.cursor().execute("LISTEN imbus")
+    ) as publisher:
+        subscriber.autocommit = publisher.autocommit = True
+        subscriber.cursor().execute("LISTEN imbus")
         for i in range(100):
-            mouth.cursor().execute(f"NOTIFY imbus, '{i}'")
-        select.select([ear], [], [], 2)
-        ear.poll()
-        assert ear.notifies == []
+            publisher.cursor().execute(f"NOTIFY imbus, '{i}'")
+        select.select([subscriber], [], [], 2)
+        subscriber.poll()
+        assert subscriber.notifies == []
 
 
 def test_100_of_100(servers, listen):
@@ -49,7 +49,7 @@ def test_one_session_for_all_channels_of_a_process(servers, listen):
     others = [Loop(site.table, "cron_trigger") for _ in range(2)]
     for loop in others:
         assert site.listener.add(loop.inbox)
-    wait_until(lambda: site.state.channels == "cron_trigger, imbus", "both channels")
+    wait_until(lambda: site.status.channels == ("cron_trigger", "imbus"), "both channels")
     site.wait_for("listening")
     servers.postgres.execute("NOTIFY cron_trigger, 'a database'")
     for loop in others:
@@ -78,9 +78,9 @@ def test_each_reason_to_connect_again_is_counted(own_servers, listen):
     lost.wait_for("listening")
     ((backend, _name, _port),) = own_servers.postgres.listeners()
     own_servers.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
-    wait_until(lambda: lost.listener.reconnects["lost"] == 1, "lost")
+    wait_until(lambda: lost.listener.failure_counts[Failure.LOST] == 1, "lost")
     lost.wait_for("listening")
-    assert sum(lost.listener.reconnects.values()) == 1
+    assert sum(lost.listener.failure_counts.values()) == 1
 
     for reason, settings in {
         "not_there": {"imdispatcher_db_port": 1},
@@ -88,9 +88,9 @@ def test_each_reason_to_connect_again_is_counted(own_servers, listen):
         "deaf": {"imdispatcher_db_port": own_servers.pooled.port},
     }.items():
         site = listen(own_servers, settings_of(own_servers, **settings))
-        counted = site.listener.reconnects
-        wait_until(lambda counted=counted, reason=reason: counted[reason] >= 2, reason)
-        assert sum(counted.values()) == counted[reason]
+        counted = site.listener.failure_counts
+        wait_until(lambda counted=counted, reason=reason: counted[Failure(reason)] >= 2, reason)
+        assert sum(counted.values()) == counted[Failure(reason)]
 
 
 def test_the_log_says_what_it_reached(servers, listen, caplog):
@@ -127,7 +127,7 @@ def test_over_a_socket_folder(servers, listen):
     settings = settings_of(servers, imdispatcher_db_host=servers.postgres.folder)
     site = listen(servers, settings)
     site.wait_for("listening")
-    assert site.state.where.startswith(f"{servers.postgres.folder}:")
+    assert site.status.where.startswith(f"{servers.postgres.folder}:")
     site.delivers()
 
 
@@ -136,7 +136,7 @@ def test_the_first_of_two_hosts_is_down(servers, listen):
     two = {"imdispatcher_db_host": "127.0.0.1,127.0.0.1", "imdispatcher_db_port": port}
     site = listen(servers, settings_of(servers, **two))
     site.wait_for("listening")
-    assert f"127.0.0.1:{servers.straight.port}," in site.state.where
+    assert f"127.0.0.1:{servers.straight.port}," in site.status.where
 
 
 def test_a_role_of_its_own(servers, listen):
@@ -153,29 +153,29 @@ def test_a_role_of_its_own(servers, listen):
 def test_payloads_that_odoo_cannot_read_are_kept_from_it(servers, listen, caplog):
     site = listen(servers)
     site.wait_for("listening")
-    site.loop.inbox._accepts = lambda payload: payload.startswith("[")
+    site.loop.inbox._is_valid = lambda payload: payload.startswith("[")
     for payload in ("", "hello", "5", "x" * 7999):
         servers.postgres.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
     site.delivers()
     assert "hello" not in site.loop.payloads
     assert caplog.text.count("ignored a notification that Odoo cannot read") == 1
-    assert site.loop.inbox.refused == 4
-    assert site.listener.heard["imbus"] >= 5
+    assert site.loop.inbox.rejected_count == 4
+    assert site.listener.notification_counts["imbus"] >= 5
 
 
 def test_payloads_of_a_newer_odoo_are_handed_to_it_and_counted(servers, listen, caplog):
     site = listen(servers)
     site.wait_for("listening")
-    site.loop.inbox._accepts = functools.partial(is_readable, nested=True)
+    site.loop.inbox._is_valid = functools.partial(is_valid_payload, nested_channels=True)
     unknown = ['[[["db", "a"], 5]]', '{"channels": [["db", "a"]]}', '[{"topic": "a"}]']
     for payload in (*unknown, "not JSON"):
         servers.postgres.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
-    wait_until(lambda: site.listener.heard["imbus"] == 4, "they are heard")
+    wait_until(lambda: site.listener.notification_counts["imbus"] == 4, "they are heard")
     wait_until(lambda: set(unknown) <= set(site.loop.payloads), "Odoo gets them")
-    assert site.loop.inbox.refused == 1
+    assert site.loop.inbox.rejected_count == 1
     assert "not JSON" not in site.loop.payloads
     assert caplog.text.count("ignored a notification") == 1
-    assert site.state.name == "listening"
+    assert site.state == "listening"
 
 
 def test_a_payload_at_the_limit_of_notify(servers, listen):
@@ -200,7 +200,7 @@ def test_idle_listeners_share_their_probes_but_each_sends_one_of_its_own(servers
             connection.notifies.clear()
     # 5 of their own in 2 to 3 s; not 5 in 0.8 to 1 s
     assert 5 * seconds / 3 - 5 <= len(probes) <= 5 * seconds / 2 + seconds / 0.8
-    assert all(site.state.name == "listening" for site in sites)
+    assert all(site.state == "listening" for site in sites)
 
 
 def test_a_deaf_cron_listener_sends_no_probes_and_postgresql_shows_it(servers, table, caplog):
@@ -217,18 +217,18 @@ def test_a_deaf_cron_listener_sends_no_probes_and_postgresql_shows_it(servers, t
         settings = settings_of(servers, imdispatcher_db_port=relay.port)
         listener = Listener(settings, loop.inbox, QUICK)
         listener.start()
-        wait_until(lambda: listener.state.name == "listening", "it listens")
+        wait_until(lambda: listener.status.state.value == "listening", "it listens")
         assert len(servers.postgres.execute(query)) == 1
         relay.close()
-        wait_until(lambda: listener.state.name == "deaf", "it is deaf")
+        wait_until(lambda: listener.status.state.value == "deaf", "it is deaf")
         wait_until(lambda: not servers.postgres.execute(query), "PostgreSQL shows it")
         connection.cursor().execute("LISTEN bus_alt_connection")
         # four times as long as the bus waits before its next probe
-        time.sleep(4 * QUICK.retry[1])
+        time.sleep(4 * QUICK.probe_retry[1])
         connection.poll()
         assert connection.notifies == []
-        assert listener.state.name == "deaf"
+        assert listener.status.state.value == "deaf"
         assert "ERROR" in caplog.text and "cron_trigger: deaf: " in caplog.text
         relay.open()
-        wait_until(lambda: listener.state.name == "listening", "it listens again")
+        wait_until(lambda: listener.status.state.value == "listening", "it listens again")
         wait_until(lambda: servers.postgres.execute(query), "PostgreSQL shows that, too")

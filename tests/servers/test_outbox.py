@@ -16,8 +16,9 @@ import time
 import gevent
 import pytest
 
-from bus_alt_connection import outbox as module
-from bus_alt_connection.outbox import Outbox
+from bus_alt_connection.config import timing
+from bus_alt_connection.outbox import outbox as module
+from bus_alt_connection.outbox.outbox import Outbox
 
 from ..stack.odoo import CHECKOUT, ROLE
 from ..stack.pgbouncer import PgBouncer
@@ -29,7 +30,7 @@ from .conftest import settings_of
 NOTIFY = "SELECT pg_notify('imbus', %s)"
 
 
-class Ear(threading.Thread):
+class Subscriber(threading.Thread):
     """Listens straight at PostgreSQL; ``heard`` has (payload, time)."""
 
     def __init__(self, postgres):
@@ -61,10 +62,10 @@ class Ear(threading.Thread):
 
 
 @pytest.fixture
-def ear(servers):
-    ear = Ear(servers.postgres)
-    yield ear
-    ear.close()
+def subscriber(servers):
+    subscriber = Subscriber(servers.postgres)
+    yield subscriber
+    subscriber.close()
 
 
 @pytest.fixture
@@ -88,8 +89,8 @@ def outbox(servers, make):
 
 def warm(outbox):
     put(outbox, "warm")
-    wait_until(lambda: not outbox.waiting, "all is sent", 10, 0.001)
-    wait_until(lambda: outbox._idle, "its session is kept", 5, 0.005)
+    wait_until(lambda: not outbox.unconfirmed, "all is sent", 10, 0.001)
+    wait_until(lambda: outbox._lent_session, "its session is kept", 5, 0.005)
     return outbox
 
 
@@ -126,20 +127,20 @@ def backends(postgres) -> int:
 # --- the usual case ---------------------------------------------------------------------
 
 
-def test_order(outbox, ear):
+def test_order(outbox, subscriber):
     payloads = [f"message {i}" for i in range(200)]
     for payload in payloads:
         put(outbox, payload)
-    ear.wait_for(payloads[-1])
-    assert ear.payloads() == payloads
+    subscriber.wait_for(payloads[-1])
+    assert subscriber.payloads() == payloads
 
 
-def test_the_session_stays_open_behind_a_pooler_that_lends(servers, make, ear):
+def test_the_session_stays_open_behind_a_pooler_that_lends(servers, make, subscriber):
     outbox = warm(make(servers))
     before = servers.pgbouncer.admin("SHOW CLIENTS")
     for i in range(5):
         put(outbox, f"message {i}")
-        wait_until(lambda: not outbox.waiting, "all is sent", 5, 0.001)
+        wait_until(lambda: not outbox.unconfirmed, "all is sent", 5, 0.001)
     after = servers.pgbouncer.admin("SHOW CLIENTS")
 
     def mine(rows):
@@ -150,33 +151,33 @@ def test_the_session_stays_open_behind_a_pooler_that_lends(servers, make, ear):
 
 
 def test_a_session_without_use_is_closed(servers, make, monkeypatch):
-    monkeypatch.setattr(module, "IDLE", 1.5)
+    monkeypatch.setattr(timing, "IDLE_TIMEOUT", 1.5)
     warm(make(servers))
     wait_until(lambda: clients(servers.pgbouncer) == 0, "it is closed", 5)
 
 
-def test_where_sessions_are_kept_it_is_closed_at_once(servers, make, ear):
+def test_where_sessions_are_kept_it_is_closed_at_once(servers, make, subscriber):
     with pooler(servers, aliases={"postgres": "postgres pool_mode=session"}) as one:
         outbox = make(servers, port=one.port)
         for i in range(3):
             put(outbox, f"message {i}")
-            wait_until(lambda: not outbox.waiting, "all is sent", 5, 0.001)
+            wait_until(lambda: not outbox.unconfirmed, "all is sent", 5, 0.001)
             wait_until(lambda: clients(one) == 0, "it is closed", 1.5)
-    ear.wait_for("message 2")
+    subscriber.wait_for("message 2")
 
 
-def test_straight_to_postgresql_it_is_closed_at_once(servers, make, ear):
+def test_straight_to_postgresql_it_is_closed_at_once(servers, make, subscriber):
     outbox = make(servers, port=servers.straight.port)
     before = backends(servers.postgres)
     put(outbox, "straight")
-    wait_until(lambda: not outbox.waiting, "all is sent", 5, 0.001)
+    wait_until(lambda: not outbox.unconfirmed, "all is sent", 5, 0.001)
     wait_until(lambda: backends(servers.postgres) <= before, "it is closed", 1.5)
-    ear.wait_for("straight")
+    subscriber.wait_for("straight")
 
 
 def test_a_pooler_that_changes_its_mode(servers, make, monkeypatch):
     """What was seen once is not believed for ever."""
-    monkeypatch.setattr(module, "BELIEVED", 0.5)
+    monkeypatch.setattr(timing, "POOL_MODE_TTL", 0.5)
     with pooler(servers, aliases={"postgres": "postgres pool_mode=transaction"}) as one:
         outbox = warm(make(servers, port=one.port))
         local = one.folder / "local.ini"
@@ -186,12 +187,12 @@ def test_a_pooler_that_changes_its_mode(servers, make, monkeypatch):
         wait_until(lambda: clients(one) == 0, "it is closed", 5)
 
 
-def test_one_server_connection_is_enough(servers, make, ear):
+def test_one_server_connection_is_enough(servers, make, subscriber):
     with pooler(servers, aliases={"postgres": "postgres pool_size=1"}) as one:
         outbox = warm(make(servers, port=one.port))
         put(outbox, "one")
-        wait_until(lambda: not outbox.waiting, "all is sent", 5, 0.001)
-    ear.wait_for("one")
+        wait_until(lambda: not outbox.unconfirmed, "all is sent", 5, 0.001)
+    subscriber.wait_for("one")
 
 
 # --- the pooler is away, or slow --------------------------------------------------------
@@ -221,8 +222,8 @@ def restarted(one, seconds):
         pytest.param(paused, 15, marks=pytest.mark.slow),
     ],
 )
-def test_nobody_waits_and_all_arrive(servers, make, ear, caplog, happens, seconds):
-    caplog.set_level(logging.INFO, "bus_alt_connection.outbox")
+def test_nobody_waits_and_all_arrive(servers, make, subscriber, caplog, happens, seconds):
+    caplog.set_level(logging.INFO, "odoo.addons.bus_alt_connection.outbox")
     with pooler(servers) as one:
         outbox = warm(make(servers, port=one.port))
         took, payloads, over = [], [], threading.Event()
@@ -237,13 +238,13 @@ def test_nobody_waits_and_all_arrive(servers, make, ear, caplog, happens, second
         back = happens(one, seconds)
         over.set()
         thread.join()
-        ear.wait_for(payloads[-1])
+        subscriber.wait_for(payloads[-1])
         # or the end of the pooler would be one more trouble
-        wait_until(lambda: not outbox.waiting, "all is sent", 5, 0.001)
+        wait_until(lambda: not outbox.unconfirmed, "all is sent", 5, 0.001)
         assert max(took) <= 0.5  # stock waits as long as the pooler is away
-        last = max(at for _payload, at in ear.heard)
+        last = max(at for _payload, at in subscriber.heard)
         assert last - back <= 2
-        assert list(dict.fromkeys(ear.payloads())) == payloads
+        assert list(dict.fromkeys(subscriber.payloads())) == payloads
     warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert len(warnings) <= 1
     if warnings:
@@ -254,45 +255,45 @@ def test_nobody_waits_and_all_arrive(servers, make, ear, caplog, happens, second
     assert servers.password not in caplog.text
 
 
-def test_equal_ones_are_sent_once_and_all_in_one_round_trip(servers, make, ear):
+def test_equal_ones_are_sent_once_and_all_in_one_round_trip(servers, make, subscriber):
     with pooler(servers) as one:
         outbox = warm(make(servers, port=one.port))
         one.stop()
-        wait_until(lambda: not outbox._idle, "its session has ended", 5)
+        wait_until(lambda: not outbox._lent_session, "its session has ended", 5)
         for _time in range(5):
             for i in range(20):
                 put(outbox, f"{i}.", "SELECT pg_notify('imbus', %s || txid_current())")
-        assert outbox.waiting == 20
+        assert outbox.unconfirmed == 20
         one.start()
-        wait_until(lambda: not outbox.waiting, "all is sent", 5, 0.001)
-        wait_until(lambda: len(ear.payloads()) >= 20, "all are heard")
-    messages, transactions = zip(*(payload.split(".") for payload in ear.payloads()))
+        wait_until(lambda: not outbox.unconfirmed, "all is sent", 5, 0.001)
+        wait_until(lambda: len(subscriber.payloads()) >= 20, "all are heard")
+    messages, transactions = zip(*(payload.split(".") for payload in subscriber.payloads()))
     assert messages == tuple(map(str, range(20)))
     assert len(set(transactions)) == 1
 
 
-def test_too_many_wait(servers, make, caplog, monkeypatch, ear):
-    monkeypatch.setattr(module, "MOST", 10)
+def test_too_many_wait(servers, make, caplog, monkeypatch, subscriber):
+    monkeypatch.setattr(module, "MAX_PENDING", 10)
     with pooler(servers) as one:
         outbox = make(servers, port=one.port)
         one.stop()
         for i in range(15):
             put(outbox, f"message {i}")
-        assert outbox.waiting == 10
+        assert outbox.unconfirmed == 10
         one.start()
-        ear.wait_for("message 14")
-    assert ear.payloads() == [f"message {i}" for i in range(5, 15)]
+        subscriber.wait_for("message 14")
+    assert subscriber.payloads() == [f"message {i}" for i in range(5, 15)]
     assert caplog.text.count("the oldest are dropped") == 1
 
 
 def test_a_packet_that_nobody_confirms(outbox):
     """The kernel finds a dead path in 2 s; a pooler that is paused confirms them."""
-    with socket.socket(fileno=os.dup(outbox._idle.connection.fileno())) as one:
+    with socket.socket(fileno=os.dup(outbox._lent_session.connection.fileno())) as one:
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
 
 
 @pytest.mark.slow
-def test_a_firewall_has_forgotten_the_session(servers, make, ear):
+def test_a_firewall_has_forgotten_the_session(servers, make, subscriber):
     """It takes the packets, as the one that drops them does not: only an answer is missing."""
     relay = Relay((servers.pooled.host, servers.pooled.port))
     try:
@@ -300,13 +301,13 @@ def test_a_firewall_has_forgotten_the_session(servers, make, ear):
         relay.forget()
         assert put(outbox, "into nowhere") <= 0.5
         assert put(outbox, "behind it") <= 0.5
-        ear.wait_for("behind it", module.ANSWER + 3)
+        subscriber.wait_for("behind it", timing.ANSWER_TIMEOUT + 3)
     finally:
         relay.close()
-    assert ear.payloads() == ["into nowhere", "behind it"]
+    assert subscriber.payloads() == ["into nowhere", "behind it"]
 
 
-def test_five_processes_share_three_places(servers, make, ear):
+def test_five_processes_share_three_places(servers, make, subscriber):
     """In session mode each waits its turn, and nobody holds what others need."""
     aliases = {"postgres": "postgres pool_mode=session pool_size=3"}
     with pooler(servers, aliases=aliases, more="query_wait_timeout = 8") as one:
@@ -316,62 +317,62 @@ def test_five_processes_share_three_places(servers, make, ear):
             for number, outbox in enumerate(senders):
                 took.append(put(outbox, f"{turn} of {number}"))
             time.sleep(0.3)
-        wait_until(lambda: len(ear.payloads()) == 25, "all are heard", 5)
+        wait_until(lambda: len(subscriber.payloads()) == 25, "all are heard", 5)
         assert max(took) <= 0.5  # stock waits as long as the pooler is away
         assert sum(outbox.failures for outbox in senders) == 0
         wait_until(lambda: clients(one) == 0, "nothing is held", 2)
 
 
-def test_of_two_poolers_the_first_does_not_answer(servers, make, ear, monkeypatch):
+def test_of_two_poolers_the_first_does_not_answer(servers, make, subscriber, monkeypatch):
     """A node that is gone without a word."""
-    monkeypatch.setattr(module, "ANSWER", 1.0)
+    monkeypatch.setattr(timing, "ANSWER_TIMEOUT", 1.0)
     pooled = settings_of(servers).pooled
     with socket.socket() as silent:
         silent.bind(("127.0.0.2", int(pooled["port"])))
         silent.listen(5)
         outbox = make(servers, host=f"127.0.0.2,{pooled['host']}")
         put(outbox, "by the other")
-        ear.wait_for("by the other")
+        subscriber.wait_for("by the other")
 
 
-def test_no_thread_is_to_be_had_for_a_moment(servers, make, ear):
+def test_no_thread_is_to_be_had_for_a_moment(servers, make, subscriber):
     outbox = make(servers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threading.Thread, "start", refused_thread)
         put(outbox, "without a thread")
     put(outbox, "with one")
-    ear.wait_for("without a thread")
+    subscriber.wait_for("without a thread")
 
 
 def refused_thread(_thread):
     raise RuntimeError("can't start new thread")
 
 
-def test_no_descriptor_is_to_be_had_for_a_moment(servers, make, ear, monkeypatch):
+def test_no_descriptor_is_to_be_had_for_a_moment(servers, make, subscriber, monkeypatch):
     outbox = make(servers)
     waits = iter([OSError(24, "Too many open files")])
-    own = outbox._waker.wait
+    own = outbox._wakeup.wait
 
     def wait(*args):
         for error in waits:
             raise error
         return own(*args)
 
-    monkeypatch.setattr(outbox._waker, "wait", wait)
+    monkeypatch.setattr(outbox._wakeup, "wait", wait)
     put(outbox, "before")
-    ear.wait_for("before")
+    subscriber.wait_for("before")
     put(outbox, "afterwards")
-    ear.wait_for("afterwards")
+    subscriber.wait_for("afterwards")
     assert next(waits, None) is None
 
 
-def test_a_refused_statement_does_not_stop_the_others(servers, make, ear, caplog):
+def test_a_refused_statement_does_not_stop_the_others(servers, make, subscriber, caplog):
     with pooler(servers) as one:
         outbox = warm(make(servers, port=one.port))
         # one alone, on the session that is kept
         put(outbox, "bad", "SELECT no_such_function('imbus', %s)")
         put(outbox, "first")
-        ear.wait_for("first")
+        subscriber.wait_for("first")
         # one among others
         one.stop()
         put(outbox, "second")
@@ -379,12 +380,12 @@ def test_a_refused_statement_does_not_stop_the_others(servers, make, ear, caplog
         outbox.put(NOTIFY, ("too", "many"))
         put(outbox, "third")
         one.start()
-        ear.wait_for("third")
-    assert ear.payloads() == ["first", "second", "third"]
+        subscriber.wait_for("third")
+    assert subscriber.payloads() == ["first", "second", "third"]
     assert caplog.text.count("NOTIFY is refused, and dropped") == 3
 
 
-def test_a_standby_may_be_promoted(servers, make, ear):
+def test_a_standby_may_be_promoted(servers, make, subscriber):
     """What it refuses is no fault of the statement."""
     standby = Postgres(servers.folder / "standby", primary=servers.postgres)
     try:
@@ -401,7 +402,7 @@ def test_a_standby_may_be_promoted(servers, make, ear):
             local.write_text(local.read_text().replace(PgBouncer._server(standby), primary))
             one.admin("RELOAD")
             one.forget("postgres")
-            ear.wait_for("later")
+            subscriber.wait_for("later")
     finally:
         standby.remove()
 
@@ -418,13 +419,13 @@ psycopg2.extensions.set_wait_callback(psycopg2.extras.wait_select)
 
 SCRIPT = """
 import json, os, signal, sys, time
-from bus_alt_connection.outbox import Outbox
+from bus_alt_connection.outbox.outbox import Outbox
 outbox = Outbox(json.loads(os.environ["PARAMETERS"]))
 def put(text):
     outbox.put("SELECT pg_notify('imbus', %s)", (text,))
 def warm():
     put("warm")
-    while not outbox._idle:
+    while not outbox._lent_session:
         time.sleep(0.01)
 """
 
@@ -448,10 +449,10 @@ def script(servers, text: str, gevent: bool = False, **own) -> float:
 
 
 @pytest.mark.parametrize("gevent", [False, True])
-def test_killed_right_after_the_commit(servers, ear, gevent):
+def test_killed_right_after_the_commit(servers, subscriber, gevent):
     for i in range(5):
         script(servers, f"warm(); put('message {i}'); os.kill(os.getpid(), signal.SIGKILL)", gevent)
-        ear.wait_for(f"message {i}", 2)
+        subscriber.wait_for(f"message {i}", 2)
 
 
 OLD_GEVENT = pytest.mark.skipif(
@@ -461,33 +462,33 @@ OLD_GEVENT = pytest.mark.skipif(
 
 @pytest.mark.parametrize("gevent", [False, pytest.param(True, marks=OLD_GEVENT)])
 @pytest.mark.parametrize("begin", ["", "warm(); "])
-def test_the_end_sends_what_is_left(servers, ear, begin, gevent):
+def test_the_end_sends_what_is_left(servers, subscriber, begin, gevent):
     script(servers, begin + "put('first'); put('last')", gevent)
-    ear.wait_for("last", 2)
-    assert ear.payloads() == ["first", "last"]
+    subscriber.wait_for("last", 2)
+    assert subscriber.payloads() == ["first", "last"]
 
 
 def test_the_end_does_not_wait_for_ever(servers):
     assert script(servers, "put('last')", port=free_port()) < 2 + 4
 
 
-def test_a_forked_process_has_its_own(servers, ear):
+def test_a_forked_process_has_its_own(servers, subscriber):
     text = """
 warm()
-kept = outbox._idle
+kept = outbox._lent_session
 pid = os.fork()
 put("of both")
 put("of the child" if not pid else "of the parent")
 if pid:
     os.waitpid(pid, 0)
     put("of the parent again")
-    while not outbox._idle:
+    while not outbox._lent_session:
         time.sleep(0.01)
-    assert outbox._idle is kept
+    assert outbox._lent_session is kept
 """
     script(servers, text)
-    ear.wait_for("of the parent again", 2)
-    payloads = ear.payloads()
+    subscriber.wait_for("of the parent again", 2)
+    payloads = subscriber.payloads()
     assert sorted(payloads) == sorted(
         ["of both", "of both", "of the child", "of the parent", "of the parent again"]
     )

@@ -9,7 +9,7 @@ import re
 import psycopg2
 import pytest
 
-from bus_alt_connection import check
+from bus_alt_connection.buscheck import checks
 
 from ..stack import poolers
 from .conftest import settings_of
@@ -51,7 +51,7 @@ def test_two_clients_in_turn(servers, record_property):
 
 
 def test_what_buscheck_calls_it(servers, record_property):
-    first, *others = check.run(settings_of(servers), 1)
+    first, *others = checks.run(settings_of(servers), 1)
     record_property("buscheck", re.sub(r"^.*:\d+ ", "", first.text))
-    assert (check.LENDS in first.text) is (poolers.MODE == "transaction")
-    assert not [finding.text for finding in (first, *others) if finding.mark == check.BAD]
+    assert (checks.TRANSACTION_POOLER in first.text) is (poolers.MODE == "transaction")
+    assert not [finding.text for finding in (first, *others) if finding.mark is checks.Mark.FAILED]

@@ -11,8 +11,10 @@ import threading
 import psycopg2
 import pytest
 
-from bus_alt_connection import addresses, manager
-from bus_alt_connection.session import Session, primary
+from bus_alt_connection.integration import database_manager
+from bus_alt_connection.postgres import hosts
+from bus_alt_connection.postgres.primary import find_primary
+from bus_alt_connection.postgres.session import Session
 
 from ..stack.postgres import BIN, Postgres, server_environ
 from .conftest import settings_of
@@ -32,10 +34,10 @@ def standby(servers, **options):
     one.stop()
 
 
-def owner(servers, hosts, ports, **options):
+def direct(servers, hosts, ports, **options):
     place = {"imdispatcher_db_host": ",".join(hosts)}
     place["imdispatcher_db_port"] = ",".join(map(str, ports))
-    return settings_of(servers, **place, **options).owner
+    return settings_of(servers, **place, **options).direct
 
 
 def psql(servers, settings) -> str:
@@ -43,7 +45,7 @@ def psql(servers, settings) -> str:
     pooler = servers.pooled
     stock = {"PGHOST": pooler.host, "PGPORT": str(pooler.port), "PGUSER": pooler.user}
     stock["PGPASSWORD"] = pooler.password
-    environ = manager.with_variables(settings, lambda: {**os.environ, **stock})
+    environ = database_manager.tool_environ(settings, lambda: {**os.environ, **stock})
     environ["LD_LIBRARY_PATH"] = server_environ()["LD_LIBRARY_PATH"]
     # a server's own port is the same through the pooler
     where = "\\echo :PORT\nSELECT pg_is_in_recovery();"
@@ -63,10 +65,10 @@ def test_a_standby_that_lags_is_named_first(servers):
     with standby(servers) as lagging:
         lagging.start()
         servers.postgres.execute(f"CREATE DATABASE {name}")
-        both = owner(servers, ["127.0.0.1"] * 2, [lagging.port, servers.straight.port])
+        both = direct(servers, ["127.0.0.1"] * 2, [lagging.port, servers.straight.port])
         with pytest.raises(psycopg2.OperationalError, match="does not exist"):
             Session({**both, "dbname": name})
-        found = primary({**both, "dbname": name})
+        found = find_primary({**both, "dbname": name})
     assert found["port"] == str(servers.straight.port)
     servers.postgres.execute(f"DROP DATABASE {name}")
 
@@ -75,10 +77,10 @@ def test_the_first_of_several_never_answers(servers):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ports = [silent.getsockname()[1], servers.straight.port]
         timeout = {"imdispatcher_db_connect_timeout": TIMEOUT}
-        both = owner(servers, ["127.0.0.1"] * 2, ports, **timeout)
+        both = direct(servers, ["127.0.0.1"] * 2, ports, **timeout)
         with pytest.raises(psycopg2.OperationalError, match="no answer"):
             Session(both)
-        assert primary(both)["port"] == str(servers.straight.port)
+        assert find_primary(both)["port"] == str(servers.straight.port)
 
 
 def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
@@ -88,13 +90,13 @@ def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
         hosts = ["127.0.0.2", "127.0.0.1"] if host == "pg.example.com" else [host]
         return [answer for one in hosts for answer in stock(one, *args, **kwargs)]
 
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(hosts.socket, "getaddrinfo", getaddrinfo)
     with standby(servers, listen_addresses="127.0.0.2") as other:
         other.port = servers.straight.port
         access = other.data / "pg_hba.conf"
         access.write_text(access.read_text().replace("127.0.0.1/32", "127.0.0.0/8"))
         other.start()
-        found = primary(owner(servers, ["pg.example.com"], [servers.straight.port]))
+        found = find_primary(direct(servers, ["pg.example.com"], [servers.straight.port]))
     assert found["hostaddr"] == "127.0.0.1"
     assert found["host"] == "pg.example.com", "certificates are checked against it"
 
@@ -137,7 +139,7 @@ def test_a_refusal_in_another_encoding(servers):
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=refuse, daemon=True).start()
         port = server.getsockname()[1]
-        parameters = owner(servers, ["127.0.0.1"], [port], imdispatcher_db_sslmode="disable")
+        parameters = direct(servers, ["127.0.0.1"], [port], imdispatcher_db_sslmode="disable")
         # before psycopg2 2.9 the error has no text
         with pytest.raises(psycopg2.OperationalError, match=r"authentification échouée|Error"):
             Session(parameters)

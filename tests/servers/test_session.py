@@ -8,10 +8,10 @@ import time
 import psycopg2
 import pytest
 
-from bus_alt_connection import addresses
-from bus_alt_connection.addresses import NobodyThere, resolved
-from bus_alt_connection.session import Session
-from bus_alt_connection.waker import Stopped, Waker
+from bus_alt_connection.postgres import hosts
+from bus_alt_connection.postgres.hosts import PrimaryUnavailable, resolve_hosts
+from bus_alt_connection.postgres.session import Session
+from bus_alt_connection.postgres.wakeup import Stopped, Wakeup
 
 from ..stack.process import free_port
 
@@ -19,74 +19,76 @@ NAME = {"application_name": "test-{pid}"}
 
 
 @pytest.fixture
-def waker():
-    waker = Waker()
-    yield waker
-    waker.close()
+def wakeup():
+    wakeup = Wakeup()
+    yield wakeup
+    wakeup.close()
 
 
 def test_each_host_gets_its_address_and_its_port():
     given = {"host": "127.0.0.1,127.0.0.2", "port": "1,2", "user": "u"}
-    assert resolved(given, 5) == {**given, "hostaddr": "127.0.0.1,127.0.0.2"}
-    assert resolved(given, 5, turn=1) == {
+    assert resolve_hosts(given, 5) == {**given, "hostaddr": "127.0.0.1,127.0.0.2"}
+    assert resolve_hosts(given, 5, rotation=1) == {
         "host": "127.0.0.2,127.0.0.1",
         "port": "2,1",
         "user": "u",
         "hostaddr": "127.0.0.2,127.0.0.1",
     }
-    assert resolved(given, 5, turn=2) == resolved(given, 5)
+    assert resolve_hosts(given, 5, rotation=2) == resolve_hosts(given, 5)
 
 
 def test_one_port_serves_all_hosts():
-    assert resolved({"host": "127.0.0.1,::1", "port": "5"}, 5)["port"] == "5,5"
+    assert resolve_hosts({"host": "127.0.0.1,::1", "port": "5"}, 5)["port"] == "5,5"
 
 
 def test_an_address_costs_no_thread():
     """Each thread reserves 64 MB of a worker's address space, which Odoo counts."""
-    resolved({"host": "127.0.0.9,::1,/run/postgresql"}, 5)
-    assert not {"127.0.0.9", "::1", "/run/postgresql"} & addresses._lookups.keys()
+    resolve_hosts({"host": "127.0.0.9,::1,/run/postgresql"}, 5)
+    assert not {"127.0.0.9", "::1", "/run/postgresql"} & hosts._pending_lookups.keys()
 
 
 def test_addresses_keep_the_names_for_certificates():
     given = {"host": "a.example,b.example", "hostaddr": "127.0.0.1,127.0.0.2"}
-    assert resolved(given, 5) == given
+    assert resolve_hosts(given, 5) == given
 
 
 @pytest.mark.parametrize("host", ["/run/postgresql", "@abstract"])
 def test_a_socket_is_left_as_it_is(host):
-    assert resolved({"host": host, "port": "5432"}, 5) == {"host": host, "port": "5432"}
+    assert resolve_hosts({"host": host, "port": "5432"}, 5) == {"host": host, "port": "5432"}
 
 
 def test_a_socket_beside_a_host():
-    both = resolved({"host": "/run/postgresql,127.0.0.1"}, 5)
+    both = resolve_hosts({"host": "/run/postgresql,127.0.0.1"}, 5)
     assert both == {"host": "/run/postgresql,127.0.0.1", "hostaddr": ",127.0.0.1"}
 
 
 def test_without_a_host_libpq_decides():
-    assert resolved({"service": "odoo"}, 5) == {"service": "odoo"}
+    assert resolve_hosts({"service": "odoo"}, 5) == {"service": "odoo"}
 
 
 def test_a_name_that_nobody_knows():
-    with pytest.raises(NobodyThere, match=r"host 'no\.such\.host\.invalid' cannot be resolved"):
-        resolved({"host": "no.such.host.invalid"}, 5)
-    both = resolved({"host": "no.such.host.invalid,127.0.0.1"}, 5)
+    with pytest.raises(
+        PrimaryUnavailable, match=r"host 'no\.such\.host\.invalid' cannot be resolved"
+    ):
+        resolve_hosts({"host": "no.such.host.invalid"}, 5)
+    both = resolve_hosts({"host": "no.such.host.invalid,127.0.0.1"}, 5)
     assert both["hostaddr"] == "127.0.0.1"
 
 
-def test_nobody_is_there(waker):
-    with pytest.raises(NobodyThere, match="refused"):
-        Session({**NAME, "host": "127.0.0.1", "port": str(free_port())}, 5, waker)
+def test_nobody_is_there(wakeup):
+    with pytest.raises(PrimaryUnavailable, match="refused"):
+        Session({**NAME, "host": "127.0.0.1", "port": str(free_port())}, 5, wakeup)
 
 
-def test_somebody_who_never_answers(waker):
+def test_somebody_who_never_answers(wakeup):
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
         with pytest.raises(psycopg2.OperationalError, match=r"no answer within 0\.5 s") as caught:
-            Session(place, 0.5, waker)
-        assert not isinstance(caught.value, NobodyThere)
+            Session(place, 0.5, wakeup)
+        assert not isinstance(caught.value, PrimaryUnavailable)
 
 
-def test_a_server_that_drops_the_first_packet(waker):
+def test_a_server_that_drops_the_first_packet(wakeup):
     """Nobody was reached, however often something else is done meanwhile."""
     calls = []
     with contextlib.ExitStack() as stack:
@@ -100,22 +102,22 @@ def test_a_server_that_drops_the_first_packet(waker):
             client.connect_ex(server.getsockname())
         time.sleep(0.2)
         place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
-        with pytest.raises(NobodyThere, match="no answer within 1 s"):
-            Session(place, 1, waker, meanwhile=lambda: calls.append(True))
+        with pytest.raises(PrimaryUnavailable, match="no answer within 1 s"):
+            Session(place, 1, wakeup, on_wait=lambda: calls.append(True))
     assert len(calls) >= 2
 
 
-def test_a_wait_is_interrupted(waker):
+def test_a_wait_is_interrupted(wakeup):
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
-        threading.Timer(0.2, waker.stop).start()
+        threading.Timer(0.2, wakeup.stop).start()
         begin = time.monotonic()
         with pytest.raises(Stopped):
-            Session(place, 60, waker)
+            Session(place, 60, wakeup)
         assert time.monotonic() - begin < 30
 
 
-def test_a_gateway_that_hangs_up_at_once(waker):
+def test_a_gateway_that_hangs_up_at_once(wakeup):
     """HAProxy without a server: nobody is there, so asking again soon costs nobody anything."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -125,11 +127,11 @@ def test_a_gateway_that_hangs_up_at_once(waker):
 
         threading.Thread(target=hang_up, daemon=True).start()
         place = {**NAME, "host": "127.0.0.1", "port": str(server.getsockname()[1])}
-        with pytest.raises(NobodyThere):
-            Session(place, 5, waker)
+        with pytest.raises(PrimaryUnavailable):
+            Session(place, 5, wakeup)
 
 
 @pytest.mark.parametrize("host", ["pg..example.com", "x" * 64 + ".example.com"])
 def test_a_name_that_no_host_can_have(host):
-    with pytest.raises(NobodyThere, match="cannot be resolved"):
-        resolved({"host": host}, 5)
+    with pytest.raises(PrimaryUnavailable, match="cannot be resolved"):
+        resolve_hosts({"host": host}, 5)

@@ -14,21 +14,26 @@ def main(conf: str, number: str, seconds: str):
     odoo.tools.config.parse_config(["-c", conf])
     logging.getLogger("odoo").setLevel(logging.WARNING)
 
-    from odoo.addons.bus_alt_connection import inbox, listener, load_settings
+    from odoo.addons.bus_alt_connection.integration.startup import load_settings
+    from odoo.addons.bus_alt_connection.listener.inbox import Inbox
+    from odoo.addons.bus_alt_connection.listener.listener import Listener
+    from odoo.addons.bus_alt_connection.listener.status import State
 
     settings = load_settings()
-    fleet = [listener.Listener(settings, inbox.Inbox("imbus", True)) for _ in range(int(number))]
+    fleet = [
+        Listener(settings, Inbox("imbus", catch_up_while_deaf=True)) for _ in range(int(number))
+    ]
     for one in fleet:
         one.start()
-    while any(one.state.name != "listening" for one in fleet):
+    while any(one.status.state is not State.LISTENING for one in fleet):
         time.sleep(0.1)
     answers.write(json.dumps({"ready": True}) + "\n")
     answers.flush()
     before = time.process_time()
     time.sleep(float(seconds))
     cpu = time.process_time() - before
-    proven = max(time.monotonic() - one.state.proven for one in fleet)
-    deaf = sum(one.state.name != "listening" for one in fleet)
+    proven = max(time.monotonic() - one.status.proven for one in fleet)
+    deaf = sum(one.status.state is not State.LISTENING for one in fleet)
     answers.write(json.dumps({"cpu": cpu, "proven": proven, "deaf": deaf}) + "\n")
 
 

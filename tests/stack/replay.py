@@ -62,15 +62,17 @@ def main(conf: str, database: str, seconds: str, loads: str, forks: str = "0"):
 
     odoo.tools.config.parse_config(["-c", conf, "-d", database, "--no-http"])
     odoo.modules.module.initialize_sys_path()
-    from odoo.addons.bus_alt_connection import seams  # may be there without being loaded
+    from odoo.addons.bus_alt_connection.integration import (
+        targets,  # may be there without being loaded
+    )
 
     # the places of 20.0, in this module
     ours = (
-        seams.Seam("registries", 14, "tests.stack.replay", "Registry.init", seams.LOADS),
-        seams.Seam("registry locks", 14, "tests.stack.replay", "Registry.new"),
+        targets.LoadTarget("registries", 14, "tests.stack.replay", "Registry.init"),
+        targets.ReplaceTarget("registry locks", 14, "tests.stack.replay", "Registry.new"),
     )
     names = [row.name for row in ours]
-    seams.SEAMS = ours + tuple(row for row in seams.SEAMS if row.name not in names)
+    targets.TARGETS = ours + tuple(row for row in targets.TARGETS if row.name not in names)
     odoo.service.server.load_server_wide_modules()
     if "bus_alt_connection" in odoo.tools.config["server_wide_modules"]:
         # Odoo leaves this out for a module that was imported before

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import time
 
-from bus_alt_connection import probe
-from bus_alt_connection.inbox import Inbox
-from bus_alt_connection.listener import Listener
-from bus_alt_connection.parameters import load
+from bus_alt_connection.config.parameters import load
+from bus_alt_connection.listener import probe
+from bus_alt_connection.listener.inbox import Inbox
+from bus_alt_connection.listener.listener import Listener
 
 from .network import ip
 from .process import wait_until
@@ -40,7 +40,7 @@ def listening(own: dict, options: dict):
     def parameters(database: str) -> dict:
         return {"application_name": "odoo", "database": database, **own}
 
-    inbox = Inbox("imbus", True)
+    inbox = Inbox("imbus", catch_up_while_deaf=True)
     listener = Listener(load({}, options, parameters), inbox)
     listener.start()
     try:
@@ -72,13 +72,15 @@ def main():
 
         begin = time.monotonic()
         with listening(socket_, {**direct, "imdispatcher_db_connect_timeout": "1"}) as listener:
-            wait_until(lambda: listener.state.reason, "it is deaf", 20)
-            print(json.dumps({"deaf": listener.state.reason, "after": time.monotonic() - begin}))
+            wait_until(lambda: listener.status.reason, "it is deaf", 20)
+            print(json.dumps({"deaf": listener.status.reason, "after": time.monotonic() - begin}))
 
-        probe.TIMEOUT = PROBE
+        probe.PROBE_SEND_TIMEOUT = PROBE
         begin = time.monotonic()
         direct = {f"imdispatcher_db_{key}": str(value) for key, value in socket_.items()}
         with listening({**socket_, **names}, direct) as listener:
-            wait_until(lambda: listener.state.reason, "its probe has failed", 20)
-            print(json.dumps({"unknown": listener.state.reason, "after": time.monotonic() - begin}))
+            wait_until(lambda: listener.status.reason, "its probe has failed", 20)
+            print(
+                json.dumps({"unknown": listener.status.reason, "after": time.monotonic() - begin})
+            )
     print(json.dumps({"end": time.monotonic()}), flush=True)

@@ -1,0 +1,192 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Where is PostgreSQL? What the operator set, read and checked in this one place.
+
+Any keyword of libpq is a setting ("34.1.2. Parameter Key Words" of its documentation). For one,
+``host``:
+
+* ``IMDISPATCHER_DB_HOST`` or ``ODOO_IMDISPATCHER_DB_HOST`` in the environment, which win;
+* ``imdispatcher_db_host`` in odoo.conf.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from typing import Mapping, NamedTuple
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection.settings")
+
+PREFIX = "imdispatcher_"
+DB_PREFIX = PREFIX + "db_"
+DB_NAME = DB_PREFIX + "name"
+ODOO_USER = PREFIX + "odoo_user"
+METRICS_OPTION = PREFIX + "metrics"
+KEEP_NOTIFY_1_0 = PREFIX + "keep_notify"  # of version 1.0
+
+# what the table in docs/settings.rst shows: what each is, and what counts where it is not set
+DESCRIPTIONS = {
+    DB_PREFIX + "host": ("where PostgreSQL itself is; separate several hosts by commas", "db_host"),
+    DB_PREFIX + "port": ("its port: one, or one per host", "db_port"),
+    DB_PREFIX + "user": ("the role that listens; it needs only CONNECT", "db_user"),
+    DB_PREFIX + "password": (
+        "its password; Odoo's own is sent for ``db_user`` only",
+        "db_password",
+    ),
+    DB_PREFIX + "sslmode": ("how the connection is encrypted, in libpq's words", "db_sslmode"),
+    DB_NAME: ("the system database, where Odoo sends LISTEN and NOTIFY", "postgres"),
+    ODOO_USER: ("Odoo's own role, if PostgreSQL knows ``db_user`` by another name", "db_user"),
+    METRICS_OPTION: (
+        "``True``: show metrics to Prometheus, and to whoever reaches the port",
+        "False",
+    ),
+}
+
+# a socket folder, an abstract socket; a name or an address
+HOST = re.compile(r"[/@].*|[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
+
+# libpq reads these only once it has connected
+NUMBERS = re.compile(r"connect_timeout|tcp_user_timeout|keepalives(_idle|_interval|_count)?")
+
+# libpq knows which keywords there are, but does not list them; these are for "did you mean"
+KEYWORDS = """
+    host hostaddr port user password passfile service options application_name client_encoding
+    channel_binding require_auth requirepeer sslmode sslrootcert sslcert sslkey sslpassword sslcrl
+    sslsni sslnegotiation ssl_min_protocol_version ssl_max_protocol_version gssencmode krbsrvname
+    target_session_attrs load_balance_hosts connect_timeout tcp_user_timeout keepalives
+    keepalives_idle keepalives_interval keepalives_count
+"""
+
+SECRET = re.compile(r"password|secret|scram_")
+
+# what Kubernetes sets where a Service is called imdispatcher-db, or alike
+KUBERNETES = re.compile(
+    r"(\w+_)?(SERVICE_(HOST|PORT\w*)=|PORT_[0-9]+_(TCP|UDP|SCTP)\w*=|PORT=(tcp|udp|sctp)://).*"
+)
+
+
+class InvalidSetting(ValueError):
+    """A setting that cannot work; its text is one line for the operator."""
+
+
+class Value(NamedTuple):
+    """What the operator set, and where."""
+
+    option: str  # its name in odoo.conf
+    text: str
+    source: str
+
+    @property
+    def keyword(self) -> str:
+        """libpq's name for it."""
+        return self.option[len(DB_PREFIX) :]
+
+    def invalid(self, allowed: str) -> InvalidSetting:
+        """Return the error for a value that cannot work; it never shows a password."""
+        shown = repr(self.text)
+        # a whole URL or connection string may stand there, with a password
+        if SECRET.search(self.option) or re.search("[=@]|://", self.text):
+            shown, allowed = "(not shown)", allowed.replace(self.text, "(not shown)")
+        return InvalidSetting(
+            f"bad setting {self.option} (from {self.source}): {shown}; allowed: {allowed}"
+        )
+
+
+def read(environ: Mapping[str, str], options: Mapping) -> dict[str, Value]:
+    """Return what is set, by its name in odoo.conf, each value checked by itself.
+
+    :param environ: the environment
+    :param options: Odoo's configuration
+    :raises InvalidSetting: for the first name or value that cannot work
+    """
+    found = {}
+    for option, text in options.items():
+        # what Odoo writes for nothing; up to 18.0 it turns these words into the values
+        if option.startswith(PREFIX) and str(text).strip().lower() not in ("", "none", "false"):
+            found[option] = Value(option, str(text), f"{option} in odoo.conf")
+    found.update(_from_environ(environ))
+    if KEEP_NOTIFY_1_0 in found or KEEP_NOTIFY_1_0 in options:
+        _logger.warning("%s has no effect any more: remove it", KEEP_NOTIFY_1_0)
+        found.pop(KEEP_NOTIFY_1_0, None)
+    return {option: _validated(value) for option, value in found.items()}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    ignored = []
+    # the names with ODOO_ come last, and count
+    for name in sorted(environ, key=lambda name: name.startswith("ODOO_")):
+        match = re.fullmatch(r"(ODOO_)?IMDISPATCHER_(\w+)", name)
+        text = environ[name]
+        if match and KUBERNETES.fullmatch(f"{match.group(2)}={text}"):
+            ignored.append(name)
+        elif match and text.strip():
+            option = PREFIX + match.group(2).lower()
+            if option in found and found[option].text != text:
+                other = name[len("ODOO_") :]
+                _logger.warning("%s and %s are both set and differ: %s counts", other, name, name)
+            found[option] = Value(option, text, f"environment variable {name}")
+    if ignored:
+        _logger.warning(
+            "ignored the environment variables %s: Kubernetes sets them for a Service of this name."
+            " enableServiceLinks: false in the pod's spec keeps them away.",
+            ", ".join(ignored),
+        )
+    return found
+
+
+def _validated(value: Value) -> Value:
+    option, keyword = value.option, value.keyword
+    if option not in DESCRIPTIONS and not (option.startswith(DB_PREFIX) and is_keyword(keyword)):
+        raise InvalidSetting(
+            f"unknown setting {option} (from {value.source}): {_suggestion(option)}"
+        )
+    if not SECRET.search(option):
+        # libpq takes a blank beside a comma for a part of the name
+        parts = value.text.split(",") if keyword in ("host", "port") else [value.text]
+        value = value._replace(text=",".join(part.strip() for part in parts))
+    text = value.text
+    if re.search("[\0\ud800-\udfff]", text):
+        raise value.invalid("text in UTF-8")
+    if keyword == "host" and not all(HOST.fullmatch(host) for host in text.split(",")):
+        raise value.invalid(
+            "host names, IP addresses or socket folders; the port is a setting itself"
+        )
+    # an old libpq reads a number as far as it goes
+    if keyword == "port" and not re.fullmatch(r"[0-9]+(,[0-9]*)*", text):
+        raise value.invalid("1 to 65535; one, or one per host, separated by commas")
+    if option == DB_NAME and (text in ("template0", "template1") or "://" in text):
+        raise value.invalid("the name of a database that is not a template")
+    if option == METRICS_OPTION and text.lower() not in ("true", "false"):
+        raise value.invalid("True or False")
+    if NUMBERS.fullmatch(keyword) and not re.fullmatch(r"[0-9]+", text):
+        raise value.invalid("a whole number")
+    return value
+
+
+def is_keyword(name: str) -> bool:
+    """Tell whether libpq knows this keyword; the database has a setting of its own."""
+    if name == "dbname" or not re.fullmatch(r"[a-z_]+", name):
+        return False
+    try:
+        return bool(parse_dsn(f"{name}=x"))
+    except psycopg2.ProgrammingError:
+        return False
+
+
+def _suggestion(option: str) -> str:
+    if option == DB_PREFIX + "dsn":
+        return f"each keyword of libpq is a setting of its own now, such as {DB_PREFIX}sslrootcert"
+    known = [*DESCRIPTIONS, *(DB_PREFIX + word for word in KEYWORDS.split() if is_keyword(word))]
+    # what all names begin with would make any two of them alike
+    near = difflib.get_close_matches(
+        option[len(PREFIX) :], [name[len(PREFIX) :] for name in known], 1, 0.7
+    )
+    return (
+        f"did you mean {PREFIX}{near[0]}?"
+        if near
+        else f"see libpq's keywords: {DB_PREFIX}<keyword>"
+    )

@@ -1,0 +1,71 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""How long the addon waits for what, in seconds: all of its times stand here."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+NEVER = float("inf")
+MAX_WAIT = 3600.0  # selectors take no infinity
+
+
+class Timing(NamedTuple):
+    """The listener's times. A pair is a range to draw from, which spreads a fleet out."""
+
+    # Reconnecting: the delay doubles from the first to the last. It stays short where no primary
+    # was reached, since that costs no server anything, and at the beginning of an outage.
+    initial_delay: float = 0.5
+    max_delay_early: float = 1.0
+    max_delay: float = 30.0
+    early: float = 60.0
+    # A session that has listened for so long ends the outage.
+    stable_after: float = 60.0
+
+    # Probes: sent after a silence, for the whole fleet to hear; but each server hears one of its
+    # own once a minute.
+    probe_after_silence: tuple[float, float] = (9.0, 11.0)
+    probe_interval: tuple[float, float] = (45.0, 60.0)
+    probe_timeout: float = 9.0
+
+    # A probe that could not be sent is sent again; sooner while something may have been missed.
+    probe_retry: tuple[float, float] = (10.0, 15.0)
+    probe_retry_early: tuple[float, float] = (0.5, 1.0)
+
+    # The log says again that notifications do not arrive.
+    log_interval: float = 60.0
+
+
+DEFAULT_TIMING = Timing()
+
+# connecting for a probe, and its NOTIFY
+PROBE_SEND_TIMEOUT = 10.0
+
+# after an error that no code expects: no file descriptor, no thread, a bug in this addon
+AFTER_UNEXPECTED_ERROR = 1.0
+
+# how often a wait looks whether it has to end
+POLL_INTERVAL = 0.1
+
+# catching up: between two batches; until the first one, at most: other processes catch up too
+CATCH_UP_PERIOD = 0.1
+CATCH_UP_JITTER = 0.3
+
+# the outbox
+ANSWER_TIMEOUT = 10.0  # connecting and each answer: a pooler that is paused gives it late
+POOL_MODE_TIMEOUT = 1.0  # connecting a second session, to see the pooler's pool mode
+POOL_MODE_TTL = 600.0  # how long that is believed
+IDLE_TIMEOUT = 60.0  # a session without use
+LEND_TIMEOUT = 1.0  # how long an idle session is lent to commits before it is looked after
+STOP_TIMEOUT = 2.0  # stopping
+TCP_USER_TIMEOUT_MS = 2000  # milliseconds until the kernel gives up a peer that confirms nothing
+
+# /ready: a listener without a proof for so long hangs itself; one is due every 11 s
+STALE_AFTER = 90.0
+
+# buscheck: each address, each probe, all together
+CHECK_TIMEOUT = 4.0
+CHECK_PROBE_TIMEOUT = 2.0
+CHECK_TOTAL_TIMEOUT = 10.0
+
+# seconds between attempts to take a slot for loading modules
+SLOT_INTERVAL = 0.0125

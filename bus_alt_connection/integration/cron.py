@@ -1,0 +1,35 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Odoo's cron: what its threads and workers wait on, and what keeps a thread running."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from ..config.timing import AFTER_UNEXPECTED_ERROR
+from ..listener.inbox import Inbox
+from .resolve import import_attribute
+from .targets import SERVER, ListenTarget
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
+
+
+def make_inbox(row: ListenTarget) -> Inbox:
+    """Return the inbox of a cron thread or worker."""
+    # where Odoo has no such function, a cron worker looks at all databases whatever arrives
+    databases = getattr(import_attribute(SERVER), "cron_database_list", list)
+    return Inbox(row.channel, list_databases=lambda: list(databases()))
+
+
+def run_forever(cron_thread, *args, **kwargs) -> None:
+    """Begin ``cron_thread`` again whenever it ends.
+
+    Its listener never breaks, but listing the databases fails while PostgreSQL is down, and
+    no jobs would run until a restart (``ThreadedServer.cron_thread``, 15.0 to 19.0).
+    """
+    while True:
+        try:
+            return cron_thread(*args, **kwargs)
+        except Exception as error:
+            _logger.warning("cron_trigger: the cron thread begins again after: %s", error)
+        time.sleep(AFTER_UNEXPECTED_ERROR)

@@ -1,0 +1,98 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""How the functions in the table of targets are replaced."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+from typing import Callable
+
+import odoo
+
+from ..config.parameters import Settings
+from ..pages import metrics, ready
+from ..pages.middleware import Middleware
+from . import bus, cron, database_manager, queue_job, targets, websockets_16
+from .resolve import import_attribute, resolve
+from .runtime import Runtime
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
+
+
+def install(settings: Settings) -> None:
+    """Send what needs a session of its own directly to PostgreSQL."""
+    resolution = resolve()
+    runtime = Runtime(settings, resolution)
+    for line in resolution.missing:
+        _logger.error("%s", line)
+    for line in resolution.unloadable:
+        _logger.warning("%s", line)
+    # the gevent process, which has no runner of queue_job, would log it a second time
+    for line in [] if odoo.evented else queue_job.describe_target(settings, resolution):
+        _logger.info("%s", line)
+    replacements = _replacements(runtime)
+    for row in resolution.found.values():
+        if row.name == targets.CONNECTIONS:
+            replace_db_connect(runtime)
+        elif isinstance(row, targets.ReplaceTarget):
+            replace(row, replacements[row.name])
+
+
+def replace_db_connect(runtime: Runtime) -> None:
+    """Let ``odoo.sql_db.db_connect`` look at the function that calls it."""
+    original = odoo.sql_db.db_connect
+
+    @functools.wraps(original)
+    def db_connect(*args, **kwargs):
+        caller = sys._getframe(1).f_code  # the function of Odoo that calls db_connect
+        return runtime.connect(caller, original, *args, **kwargs)
+
+    odoo.sql_db.db_connect = db_connect
+
+
+def replace(row: targets.Target, replacement: Callable) -> None:
+    """Let a function be replaced by one that is given the original, then its arguments."""
+    owner_name, _dot, name = row.function.rpartition(".")
+    owner = import_attribute(row.module, owner_name)
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def replaced(*args, **kwargs):
+        return replacement(original, *args, **kwargs)
+
+    # a classmethod: getattr has bound it, so the replacement must not be bound again
+    setattr(owner, name, staticmethod(replaced) if inspect.ismethod(original) else replaced)
+
+
+def _replacements(runtime: Runtime) -> dict[str, Callable]:
+    """Return what each function is replaced by: it is given the original, then its arguments.
+
+    :raises RuntimeError: where this is not about the rows that are in the table
+    """
+    settings = runtime.settings
+    tools = functools.partial(database_manager.tool_environ, settings)
+    databases = functools.partial(database_manager.hide_system_database, settings.database)
+    pages = {ready.PATH: functools.partial(ready.respond, runtime)}
+    if settings.metrics_enabled:
+        pages[metrics.PATH] = functools.partial(metrics.respond, runtime)
+    start_bus = functools.partial(bus.start_bus, runtime.targets.get(targets.BUS_LOOP))
+    replacements = {
+        targets.STATEMENTS: runtime.execute,
+        targets.MODULE_UPDATES: runtime.module_loading.load_modules,
+        targets.REGISTRY_LOCKS: runtime.module_loading.new_registry,
+        targets.REQUESTS: Middleware(pages, start_bus),
+        targets.WEBSOCKETS: websockets_16.wake,
+        targets.CRON_THREADS: cron.run_forever,
+        targets.RESTART: runtime.reexec,
+        targets.DATABASES: databases,
+        targets.CRON_DATABASES: databases,
+        targets.TOOLS: tools,
+        targets.MANAGER_TOOLS: tools,
+        targets.QUEUE_JOB: functools.partial(queue_job.connection_info, settings),
+    }
+    rows = {row.name for row in targets.TARGETS if isinstance(row, targets.ReplaceTarget)}
+    if replacements.keys() != rows - {targets.CONNECTIONS}:
+        raise RuntimeError(f"not both a row and a replacement: {replacements.keys() ^ rows}")
+    return replacements

@@ -1,0 +1,86 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""What happens when Odoo loads the addon: settings are read and checked, functions are replaced."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import logging
+import os
+import sys
+
+import psycopg2
+
+import odoo
+
+from ..config import parameters
+from ..config.settings import DB_NAME, InvalidSetting
+from ..config.timing import CHECK_TIMEOUT
+from ..postgres.session import Session
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection")
+
+ADDON = os.path.dirname(os.path.dirname(__file__))
+
+NOTHING_SET = (
+    "bus_alt_connection is loaded, but no imdispatcher_db_* setting is: LISTEN goes where"
+    " db_host and db_port point. Behind a pooler in transaction mode no notification will"
+    " arrive; set imdispatcher_db_host and imdispatcher_db_port to PostgreSQL itself."
+)
+
+
+def version() -> str:
+    """Return the addon's version, as its manifest has it."""
+    # each series reads manifests by another function
+    with open(os.path.join(ADDON, "__manifest__.py"), encoding="utf-8") as manifest:
+        return ast.literal_eval(manifest.read())["version"]
+
+
+def load_settings() -> parameters.Settings:
+    """Return the settings of this Odoo.
+
+    :raises InvalidSetting: for the first that cannot work
+    """
+
+    def connection_info(database):
+        return odoo.sql_db.connection_info_for(database)[1]
+
+    settings = parameters.load(os.environ, odoo.tools.config.options, connection_info)
+    if DB_NAME in settings.given:
+        # the pooler may be down at start: then this is not checked
+        while_down = contextlib.suppress(psycopg2.Error, OSError)
+        with while_down, Session(settings.pooled, timeout=CHECK_TIMEOUT) as session:
+            if session.run("SELECT to_regclass('ir_module_module')") != (None,):
+                raise settings.given[DB_NAME].invalid("a database that Odoo itself does not use")
+    return settings
+
+
+def start() -> None:
+    """Redirect Odoo's listeners.
+
+    :raises SystemExit: on a bad setting, after one line in the log. Odoo goes on without
+        the addon after any other exception (``load_server_wide_modules``, all series).
+    """
+    # the gevent process of a prefork server would log it a second time
+    if not odoo.evented:
+        # another addon of the same name may come first in addons_path: show which one this is
+        _logger.info("bus_alt_connection %s from %s", version(), ADDON)
+    try:
+        settings = load_settings()
+    except InvalidSetting as error:
+        _logger.critical("%s", error)
+        sys.exit(1)
+    except Exception as error:
+        # its text may hold a password
+        _logger.critical("bus_alt_connection cannot read its settings: %s", type(error).__name__)
+        sys.exit(1)
+    if settings.has_direct_settings:
+        from .patches import install
+
+        try:
+            install(settings)
+        except Exception:
+            _logger.critical("bus_alt_connection cannot begin", exc_info=True)
+            sys.exit(1)
+    elif not odoo.evented:
+        _logger.warning(NOTHING_SET)

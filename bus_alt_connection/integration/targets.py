@@ -1,0 +1,130 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""The table of targets: every function of Odoo that the addon replaces, or knows by its code.
+
+To add a series of Odoo, look at its source for ``LISTEN``, ``NOTIFY``, ``exec_pg_environ`` and
+session locks, and add rows here; ``tests/odoo/test_contract.py`` checks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LATEST = 99
+UNRELEASED = 20  # series that the rows were read for in the source, not run
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place in Odoo. Rows of one name are its places in different series, newest first: the first
+    one that is there counts."""
+
+    name: str
+    since: int  # the first series in which it is there
+    module: str
+    function: str
+    until: int = LATEST  # the last series in which it matters
+    addon: str = ""  # of others, where the row is about one: it counts where that is loaded
+
+
+@dataclass(frozen=True)
+class ListenTarget(Target):
+    """A function that calls ``db_connect`` itself, and waits on the connection."""
+
+    channel: str = ""
+    # what the module calls its map of channels to those who are subscribed to them
+    subscriptions: str = ""
+    nested_channels: bool = False  # its loop survives channels within channels
+
+
+@dataclass(frozen=True)
+class SendTarget(Target):
+    """A function that calls ``db_connect`` itself, to send NOTIFY."""
+
+    inner_function: str = ""  # the one inside it that does
+
+
+@dataclass(frozen=True)
+class LoadTarget(Target):
+    """A function that calls ``db_connect`` itself, for a registry whose modules are then loaded."""
+
+
+@dataclass(frozen=True)
+class ReplaceTarget(Target):
+    """A function that is replaced."""
+
+
+BUS = "odoo.addons.bus.models.bus"
+CRON = "odoo.addons.base.models.ir_cron"
+DISPATCHER = "odoo.addons.bus.bus_dispatcher"
+JOBRUNNER = "odoo.addons.queue_job.jobrunner.runner"
+SERVER = "odoo.service.server"
+WEBSOCKET = "odoo.addons.bus.websocket"
+
+# the names of rows, which the log shows
+BUS_LOOP = "bus"
+CRON_THREAD, CRON_WORKER = "cron thread", "cron worker"
+BUS_NOTIFY, CRON_NOTIFY = "bus NOTIFY", "cron NOTIFY"
+REGISTRIES, REGISTRY_LOCKS = "registries", "registry locks"
+MODULE_UPDATES = "module updates"
+CONNECTIONS, STATEMENTS = "connections", "statements"
+REQUESTS, WEBSOCKETS = "requests", "websockets"
+CRON_THREADS, RESTART = "cron threads", "restart in place"
+DATABASES, CRON_DATABASES = "databases", "databases of cron"
+TOOLS, MANAGER_TOOLS = "pg_dump and psql", "pg_dump and psql of the database manager"
+QUEUE_JOB = "sessions of queue_job"
+
+# what each kind has in common
+IMBUS = {"channel": "imbus"}
+CRON_TRIGGER = {"channel": "cron_trigger"}
+NOTIFY = {"inner_function": "notify"}
+
+TARGETS = (
+    # functions that listen; 14.0 starts cron jobs by the clock alone
+    ListenTarget(
+        *(BUS_LOOP, UNRELEASED, DISPATCHER, "BusDispatcher._listener_loop"),
+        **IMBUS,
+        subscriptions="dispatch._topic_by_channel",
+        nested_channels=True,
+    ),
+    ListenTarget(
+        *(BUS_LOOP, 16, BUS, "ImDispatch.loop"), **IMBUS, subscriptions="dispatch._channels_to_ws"
+    ),
+    ListenTarget(
+        *(BUS_LOOP, 14, BUS, "ImDispatch.loop"), **IMBUS, subscriptions="dispatch.channels"
+    ),
+    ListenTarget(CRON_THREAD, 15, SERVER, "ThreadedServer.cron_thread", **CRON_TRIGGER),
+    ListenTarget(CRON_WORKER, 15, SERVER, "WorkerCron.start", **CRON_TRIGGER),
+    # functions that send NOTIFY
+    SendTarget(BUS_NOTIFY, UNRELEASED, BUS, "BusBus._ensure_notify_hook", **NOTIFY),
+    SendTarget(BUS_NOTIFY, 19, BUS, "BusBus._ensure_hooks", **NOTIFY),
+    SendTarget(BUS_NOTIFY, 17, BUS, "ImBus._ensure_hooks", **NOTIFY),
+    SendTarget(BUS_NOTIFY, 15, BUS, "ImBus._sendmany", **NOTIFY),
+    SendTarget(BUS_NOTIFY, 14, BUS, "ImBus.sendmany", **NOTIFY),
+    SendTarget(CRON_NOTIFY, 17, CRON, "IrCron._notifydb"),
+    SendTarget(CRON_NOTIFY, 15, CRON, "ir_cron._notifydb"),
+    # functions that connect for a registry, whose modules are then loaded
+    LoadTarget(REGISTRIES, 19, "odoo.orm.registry", "Registry.init"),
+    LoadTarget(REGISTRIES, 14, "odoo.modules.registry", "Registry.init"),
+    # functions that are replaced
+    ReplaceTarget(REGISTRY_LOCKS, UNRELEASED, "odoo.orm.registry", "Registry.new"),
+    ReplaceTarget(MODULE_UPDATES, 19, "odoo.modules.loading", "load_modules"),
+    ReplaceTarget(MODULE_UPDATES, 14, "odoo.modules", "load_modules"),
+    ReplaceTarget(CONNECTIONS, 14, "odoo.sql_db", "db_connect"),
+    ReplaceTarget(STATEMENTS, 14, "odoo.sql_db", "Cursor.execute"),
+    ReplaceTarget(REQUESTS, UNRELEASED, "odoo.http.router", "Application.__call__"),
+    ReplaceTarget(REQUESTS, 16, "odoo.http", "Application.__call__"),
+    ReplaceTarget(REQUESTS, 14, "odoo.http", "Root.__call__"),
+    ReplaceTarget(
+        WEBSOCKETS, 16, WEBSOCKET, "Websocket.trigger_notification_dispatching", until=16
+    ),
+    ReplaceTarget(CRON_THREADS, 15, SERVER, "ThreadedServer.cron_thread"),
+    ReplaceTarget(RESTART, 14, SERVER, "_reexec"),
+    ReplaceTarget(DATABASES, UNRELEASED, "odoo.modules.db", "list_dbs"),
+    ReplaceTarget(DATABASES, 14, "odoo.service.db", "list_dbs"),
+    # 19.0 imports list_dbs by name there
+    ReplaceTarget(CRON_DATABASES, 19, SERVER, "cron_database_list"),
+    ReplaceTarget(TOOLS, 14, "odoo.tools.misc", "exec_pg_environ"),
+    ReplaceTarget(MANAGER_TOOLS, UNRELEASED, "odoo.modules.db", "exec_pg_environ"),
+    ReplaceTarget(MANAGER_TOOLS, 16, "odoo.service.db", "exec_pg_environ"),
+    ReplaceTarget(QUEUE_JOB, 14, JOBRUNNER, "_connection_info_for", addon="queue_job"),
+)

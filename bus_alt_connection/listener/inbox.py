@@ -1,0 +1,140 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""What a listening function of Odoo gets instead of a database connection.
+
+Odoo's own loop stays as it is. It runs LISTEN, then waits on the inbox as it would on a
+connection; the listener fills it. So no loss of a session ever reaches Odoo's loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+from typing import Callable, Collection
+
+from psycopg2.extensions import Notify
+
+from ..postgres.wakeup import Wakeup
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection.inbox")
+
+ALL_DATABASES = ""  # the payload that stands for all databases that Odoo serves
+NOT_READABLE = "%s: ignored a notification that Odoo cannot read: it is not from Odoo"
+
+# what Odoo's listening functions run; the channel is the group
+LISTEN = re.compile(r"\s*listen\s+(\w+)", re.I)
+IN_RECOVERY = re.compile(r"\s*select\s+pg_is_in_recovery\b", re.I)
+
+
+class Inbox:
+    """Stands where Odoo's loops expect psycopg2's connection: to wait on, poll and empty.
+
+    :param channel: that Odoo's function listens on
+    :param catch_up_while_deaf: whether Odoo looks for what it missed also while nothing arrives,
+        as the bus does; it then has something to look for from the start
+    :param is_valid: tells of a payload whether Odoo's loop survives it
+    :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it serves
+    :param list_databases: returns the payloads for which ``ALL_DATABASES`` stands; called in Odoo's
+        own thread, since it may have to wait for the database
+    """
+
+    def __init__(
+        self,
+        channel: str,
+        catch_up_while_deaf: bool = False,
+        is_valid: Callable[[str], bool] = lambda payload: True,
+        catch_up_payloads: Callable[[], list[list[str]]] = lambda: [[ALL_DATABASES]],
+        list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],
+    ):
+        self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
+        self.catch_up_payloads = catch_up_payloads
+        # the bus listens because a browser has subscribed, maybe a moment ago
+        self.needs_catch_up = catch_up_while_deaf
+        self.rejected_count = 0  # payloads that were kept from Odoo
+        self.closed = 0
+        self.notifies: list = []
+        self.on_close: Callable[[Inbox], None] | None = None
+        self._is_valid, self._list_databases = is_valid, list_databases
+        self._wakeup = Wakeup()
+        self._lock = threading.Lock()  # guards _arrived
+        # equal payloads merge: a cron worker may be busy for an hour
+        self._arrived: dict[str, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Inbox {self.channel}>"
+
+    def deliver(self, payloads: Collection[str]) -> None:
+        """Let Odoo's loop wake and find these payloads, but for those that it does not survive."""
+        valid = [payload for payload in payloads if self._is_valid(payload)]
+        if len(valid) < len(payloads) and not self.rejected_count:
+            _logger.warning(NOT_READABLE, self.channel)
+        self.rejected_count += len(payloads) - len(valid)
+        if valid:
+            with self._lock:
+                self._arrived.update(dict.fromkeys(valid))
+            self._wakeup.wake()
+
+    def fileno(self) -> int:
+        return self._wakeup.fileno()
+
+    def poll(self) -> None:
+        self._wakeup.drain()
+        with self._lock:
+            arrived, self._arrived = dict(self._arrived), {}
+        if ALL_DATABASES in arrived:
+            del arrived[ALL_DATABASES]
+            try:
+                arrived.update(dict.fromkeys(self._list_databases()))
+            except Exception as error:
+                self.needs_catch_up = True  # after the next probe again
+                _logger.debug("%s: not caught up yet: %s", self.channel, error)
+        # the cron loops of 15.0 to 18.0 never empty it; every loop reads it before it polls again
+        self.notifies = [Notify(0, self.channel, payload) for payload in arrived]
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = 1
+            if self.on_close:
+                self.on_close(self)
+            self._wakeup.close()
+
+
+class ListenCursor(contextlib.AbstractContextManager):
+    """Stands where Odoo's listening functions expect a connection and its cursor.
+
+    :param subscribe: is given the inbox once Odoo has run LISTEN
+    """
+
+    def __init__(self, inbox: Inbox, subscribe: Callable[[Inbox], None]):
+        self._cnx, self._subscribe = inbox, subscribe
+
+    def cursor(self) -> ListenCursor:
+        return self
+
+    def execute(self, query: str, params=None) -> None:
+        """Take Odoo's LISTEN; the session of the listener will run it.
+
+        :raises NotImplementedError: for a query whose answer Odoo would need now
+        """
+        match = LISTEN.match(query)
+        own = match and match[1].lower() == self._cnx.channel
+        if not own and not IN_RECOVERY.match(query):
+            raise NotImplementedError(f"bus_alt_connection: a listener of Odoo asks {query!r}")
+
+    def fetchone(self) -> tuple:
+        """Answer ``pg_is_in_recovery()``: the listener never stays on a standby."""
+        return (False,)
+
+    def commit(self) -> None:
+        if not self._cnx.on_close:
+            self._subscribe(self._cnx)
+
+    def rollback(self) -> None:
+        """Do nothing; Odoo's exit may call it."""
+
+    def close(self) -> None:
+        self._cnx.close()
+
+    def __exit__(self, *exc_info):
+        self.close()

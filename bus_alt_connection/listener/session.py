@@ -1,0 +1,104 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""The session of a listener: with a primary, direct; and why it may not receive anything."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.session import OnWait, ServerIdentity, Session
+
+STANDBY = "{} is a standby, which cannot LISTEN: name the primary in imdispatcher_db_host, or all"
+POOLER = "{} is a pooler, not PostgreSQL (it lent backend {} to a session that began as backend {})"
+NOT_HEARD = "a NOTIFY on the pooled connection (Odoo's db_host and db_port) was not heard at {}"
+ANOTHER_SERVER = ": db_host leads to another server (it started {}, this one {})"
+ANOTHER_DATABASE = ": db_host leads to database {}, LISTEN is in {}"
+
+IDENTITY_SQL = "SELECT pg_backend_pid(), pg_is_in_recovery(), current_database()"
+TLS_VERSION_SQL = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+# A cluster may end sessions that are idle, as a listener is (PostgreSQL 14); and PostgreSQL's own
+# keepalives let a backend end within 25 s where the network took away the listener.
+SESSION_SETTINGS_SQL = """
+    SELECT count(set_config(name, value, false)) FROM pg_settings JOIN (VALUES
+        ('idle_session_timeout', '0'), ('tcp_keepalives_idle', '10'),
+        ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3')
+    ) AS wanted (name, value) USING (name)
+"""
+
+
+class StandbyError(PrimaryUnavailable):
+    """The server is a standby."""
+
+    advice = "Set imdispatcher_db_host to the primary, or to all servers, separated by commas."
+
+
+class ProbeTimeout(Exception):
+    """The session is there, but a probe was not received in it."""
+
+    advice = ""
+
+
+class PoolerError(ProbeTimeout):
+    """The session is one with a pooler."""
+
+    advice = "Set imdispatcher_db_host and imdispatcher_db_port to PostgreSQL itself."
+
+
+class AnotherServerError(ProbeTimeout):
+    """The pooled connection leads to another server."""
+
+    advice = "Set imdispatcher_db_host to the server that the pooler leads to."
+
+
+class AnotherDatabaseError(ProbeTimeout):
+    """The pooled connection leads to another database."""
+
+    advice = "See [databases] of the pooler, and imdispatcher_db_name."
+
+
+class ListenSession(Session):
+    """A session with a primary.
+
+    :raises StandbyError: else as ``Session``
+    """
+
+    def _on_connect(self, on_wait: OnWait) -> None:
+        self.backend, standby, database = self.run(IDENTITY_SQL, on_wait)
+        if standby:
+            raise StandbyError(STANDBY.format(self.endpoint))
+        self.server = ServerIdentity(database, self.server_start_time(on_wait))
+        (self.tls,) = self.run_optional(TLS_VERSION_SQL, on_wait) or (None,)
+        self.run_optional(SESSION_SETTINGS_SQL, on_wait)
+
+    def listen(self, channels: Iterable[str]) -> None:
+        """LISTEN on these channels."""
+        # moves the queue past entries whose transaction PostgreSQL has forgotten; LISTEN
+        # would fail on them: "could not access status of transaction"
+        self.run_optional("SELECT pg_notification_queue_usage()")
+        for channel in channels:
+            self.run(f"LISTEN {channel}")
+
+    def describe(self) -> str:
+        """Return what the log says of it."""
+        version = self.connection.get_parameter_status("server_version")
+        database = f"database {self.server.database}"
+        return f"{self.endpoint}, PostgreSQL {version}, {database}, backend {self.backend}"
+
+    def explain_missed_probe(self, notified: ServerIdentity | None, seconds: float) -> ProbeTimeout:
+        """Return why a NOTIFY on the pooled connection may not have arrived within so many seconds.
+
+        :param notified: the server that took it
+        """
+        # a pooler answers the start-up message itself, with a backend that does not exist
+        first = self.connection.get_backend_pid()
+        if self.backend != first:
+            return PoolerError(POOLER.format(self.endpoint, self.backend, first))
+        text = NOT_HEARD.format(self.endpoint)
+        own = self.server
+        if notified and notified.start_time and notified.start_time != own.start_time:
+            times = notified.start_time, own.start_time
+            return AnotherServerError(text + ANOTHER_SERVER.format(*times))
+        if notified and notified.database != own.database:
+            names = notified.database, own.database
+            return AnotherDatabaseError(text + ANOTHER_DATABASE.format(*names))
+        return ProbeTimeout(f"{text} within {seconds:g} s: it does not answer any more")

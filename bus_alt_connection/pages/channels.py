@@ -1,0 +1,43 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Do notifications arrive on each channel of this process, as far as known?"""
+
+from __future__ import annotations
+
+import time
+from typing import Collection, NamedTuple
+
+from ..config.timing import DEFAULT_TIMING, STALE_AFTER
+from ..listener.status import ListenerStatus, State
+
+
+class Channel(NamedTuple):
+    """The state of one channel, with the names that the page has."""
+
+    channel: str
+    state: str
+    proven_seconds_ago: float | None  # since something proved that notifications arrive
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing shows that notifications do not arrive."""
+        return self.state in (State.LISTENING.value, State.UNKNOWN.value)
+
+
+def list_channels(runtime, expected: Collection[str]) -> list[Channel]:
+    """Return the state of each channel of this process.
+
+    :param runtime: what the addon has in this process (``integration.runtime.Runtime``)
+    :param expected: channels on which it has to listen
+    """
+    listener, unpatched = runtime.listener, runtime.unpatched_listens
+    alive = listener and listener.is_alive()
+    status = listener.status if alive else ListenerStatus(DEFAULT_TIMING)
+    age = None if status.proven is None else round(time.monotonic() - status.proven, 1)
+    stale = status.state is State.LISTENING and age > STALE_AFTER
+    channels = []
+    for channel in sorted({*status.channels, *expected, *unpatched}):
+        state = status.state if channel in status.channels else State.STARTING
+        if stale or channel in unpatched:
+            state = State.DEAF
+        channels.append(Channel(channel, state.value, age))
+    return channels

@@ -1,0 +1,52 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""A limit for all processes that one server has forked: how many do the same at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import tempfile
+import threading
+import time
+from typing import Iterator
+
+from ..config.timing import SLOT_INTERVAL
+
+
+class Slots:
+    """So many slots; the kernel frees those of a process that was killed.
+
+    A semaphore would not be freed, and ``flock`` is shared over a fork.
+    """
+
+    def __init__(self, number: int):
+        self._number = number
+        # a file without name or content: each byte of it that is locked is a slot that is taken
+        if hasattr(os, "memfd_create"):  # needs no folder; Python 3.8
+            self._file = os.memfd_create("bus_alt_connection")
+        else:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the server)
+        # the locks of a file are a process's, so its threads take turns; who has a slot may take
+        # another one
+        self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[None]:
+        """Wait for a slot, and keep it."""
+        with self._lock:
+            slot = self._wait()
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, slot)
+
+    def _wait(self) -> int:
+        for slot in itertools.cycle(range(self._number)):
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, slot)
+                return slot
+            except (BlockingIOError, PermissionError):  # taken
+                time.sleep(SLOT_INTERVAL)
+        raise AssertionError  # it cycles for ever

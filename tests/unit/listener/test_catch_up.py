@@ -1,0 +1,136 @@
+"""Who is told when a listener hears again."""
+
+import json
+
+import pytest
+
+from bus_alt_connection.config.timing import CATCH_UP_JITTER, CATCH_UP_PERIOD
+from bus_alt_connection.integration import bus_protocol
+from bus_alt_connection.integration.bus_protocol import is_valid_payload
+from bus_alt_connection.listener.catch_up import CatchUp
+from bus_alt_connection.listener.inbox import Inbox
+
+
+@pytest.fixture
+def inboxes():
+    made = []
+
+    def inbox(everything):
+        made.append(Inbox("imbus", catch_up_while_deaf=True, catch_up_payloads=everything))
+        return made[-1]
+
+    yield inbox
+    for one in made:
+        one.close()
+
+
+def delivered(catch_up, now, inbox) -> list:
+    """Return the payloads that the inbox is told now."""
+    catch_up.deliver_due(now)
+    inbox.poll()
+    return [notify.payload for notify in inbox.notifies]
+
+
+def test_what_is_left_is_told_some_at_a_time(inboxes):
+    catch_up = CatchUp(lambda first, last: last)
+    inbox = inboxes(lambda: [["a"], ["b"]])
+    assert catch_up.next_due() == float("inf")
+    catch_up.schedule(100.0, [inbox])
+    assert inbox.needs_catch_up is False
+    assert catch_up.next_due() == 100.0 + CATCH_UP_JITTER
+    assert delivered(catch_up, 100.0, inbox) == []
+    assert delivered(catch_up, 100.5, inbox) == ["a"]
+    assert delivered(catch_up, 100.5, inbox) == []
+    assert delivered(catch_up, 100.5 + CATCH_UP_PERIOD, inbox) == ["b"]
+    assert catch_up.next_due() == float("inf")
+
+
+def test_a_new_plan_takes_the_place_of_the_old_one(inboxes):
+    catch_up = CatchUp(lambda first, last: first)
+    old, new = inboxes(lambda: [["a"], ["b"]]), inboxes(lambda: [["c"]])
+    catch_up.schedule(100.0, [old])
+    catch_up.schedule(101.0, [new])
+    assert delivered(catch_up, 101.0, new) == ["c"]
+    assert delivered(catch_up, 102.0, old) == []
+
+
+def test_an_error_of_odoos_ends_nothing(inboxes, caplog):
+    catch_up = CatchUp(lambda first, last: first)
+    good = inboxes(lambda: [["a"]])
+    bad = inboxes(lambda: 1 / 0)
+    catch_up.schedule(100.0, [bad, good])
+    assert delivered(catch_up, 101.0, good) == ["a"]
+    assert bad.needs_catch_up, "it is tried again"
+    catch_up.schedule(110.0, [bad])
+    assert caplog.text.count("what was missed is not looked for") == 1
+
+
+def test_each_subscriber_is_reached_and_shared_channels_are_not_needed():
+    own = {("db", i): {f"websocket {i}"} for i in range(100)}
+    everybody = set().union(*own.values())
+    channels = bus_protocol.covering_channels({("db", "broadcast"): everybody, **own})
+    assert sorted(channels) == sorted(own)
+
+
+def test_a_channel_that_alone_reaches_somebody_counts():
+    subscriptions = {"shared": {1, 2, 3}, "first": {1}, "nobody": set()}
+    assert set(bus_protocol.covering_channels(subscriptions)) == {"first", "shared"}
+
+
+def test_something_else_than_a_set_stands_for_one_subscriber():
+    assert len(bus_protocol.covering_channels({"a": object(), "b": object()})) == 2
+
+
+def test_ten_thousand_channels_go_in_batches():
+    subscriptions = {("db", f"channel {i}"): {i} for i in range(10_000)}
+    batches = bus_protocol.in_batches(bus_protocol.covering_channels(subscriptions))
+    assert max(len(json.loads(payload)) for (payload,) in batches) == bus_protocol.BATCH
+    sent = {tuple(channel) for (payload,) in batches for channel in json.loads(payload)}
+    assert sent == set(subscriptions)
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [("db", object()), ("db", b"bytes"), object(), ("db", float("nan")), ("db", "\ud800")],
+    ids=["object", "bytes", "no tuple", "NaN", "a lone surrogate"],
+)
+def test_a_subscription_that_json_cannot_write(channel, caplog):
+    """Any visitor may subscribe to a lone surrogate. Who has another channel is told by that."""
+    bus_protocol._logged_errors.clear()
+    for _time in range(2):
+        channels = bus_protocol.covering_channels(
+            {channel: {1}, ("db", "a"): {1, 2}, ("db", "b"): {3}}
+        )
+        assert channels == [("db", "a"), ("db", "b")]
+    assert all(is_valid_payload(payload) for (payload,) in bus_protocol.in_batches(channels))
+    assert caplog.text.count("JSON cannot write") == 1
+
+
+def test_a_thousand_websockets_are_told_at_less_than_200_queries_a_second(inboxes):
+    catch_up = CatchUp(lambda first, last: last)
+    channels = [("db", f"channel {i}") for i in range(1000)]
+    inbox = inboxes(lambda: bus_protocol.in_batches(channels))
+    catch_up.schedule(100.0, [inbox])
+    now, numbers = 100.0, []
+    while catch_up.next_due() < float("inf"):
+        assert catch_up.next_due() >= now
+        now = catch_up.next_due()
+        numbers.append(len(json.loads(delivered(catch_up, now, inbox)[0])))
+    assert sum(numbers) == 1000
+    assert now - 100.0 >= 1000 / 200 - CATCH_UP_PERIOD
+    assert now - 100.0 < 10
+
+
+def test_it_is_busy_until_the_last_is_told(inboxes):
+    catch_up = CatchUp(lambda first, last: first)
+    assert not catch_up.busy
+    catch_up.schedule(100.0, [inboxes(lambda: [["a"]])])
+    assert catch_up.busy
+    catch_up.deliver_due(100.0)
+    assert not catch_up.busy
+
+
+def test_who_waits_longest_is_not_always_the_same():
+    """A session that breaks every few seconds may never finish a round."""
+    subscriptions = {i: {i} for i in range(50)}
+    assert len({tuple(bus_protocol.covering_channels(subscriptions)) for _ in range(5)}) > 1
