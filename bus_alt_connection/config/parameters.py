@@ -10,7 +10,16 @@ from typing import Callable, Mapping, NamedTuple
 import psycopg2
 from psycopg2.extensions import libpq_version
 
-from .settings import DB_NAME, DB_PREFIX, METRICS_OPTION, ODOO_USER, Value, read
+from .settings import (
+    AUTO,
+    DB_NAME,
+    DB_PREFIX,
+    METRICS_OPTION,
+    ODOO_PASSWORD,
+    ODOO_USER,
+    Value,
+    read,
+)
 from .timing import MAX_WAIT
 
 NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
@@ -36,6 +45,8 @@ ADDRESS_VARIABLES = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT
 # argument, a name
 NO_VARIABLE = re.compile(r"keepalives.*|tcp_user_timeout|sslpassword|dbname|.*application_name")
 
+DEFAULT_DATABASE = "postgres"  # where Odoo sends LISTEN and NOTIFY
+
 # of several hosts: before libpq 14, and for tools that may be older, the one that can be written to
 READ_WRITE = "read-write"
 PRIMARY = "primary" if libpq_version() >= 140000 else READ_WRITE
@@ -49,6 +60,12 @@ class Settings(NamedTuple):
     listener: Mapping[str, str]  # parameters of the listener's direct connection
     direct: Mapping[str, str]  # of a direct connection as Odoo's own role
     pooled: Mapping[str, str]  # of Odoo's own connections to the system database
+    served: tuple = ()  # the databases that db_name names
+
+    @property
+    def database_is_odoos(self) -> bool:
+        """Whether the system database is one that Odoo serves, as where there is no other."""
+        return self.database in self.served
 
     @property
     def has_direct_settings(self) -> bool:
@@ -79,7 +96,8 @@ def load(
     pooled = _pooled(connection_info(database), database, environ)
     listener = _listener(given, pooled)
     _check_with_libpq(given, listener)
-    return Settings(given, database, listener, _direct(given, listener, pooled), pooled)
+    direct, served = _direct(given, listener, pooled), tuple(served_databases(options))
+    return Settings(given, database, listener, direct, pooled, served)
 
 
 def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
@@ -87,10 +105,19 @@ def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
     if name and db_system and db_system != name.text:
         # Odoo would NOTIFY in one and LISTEN in the other
         raise name.invalid(f"the same as db_system, which is {db_system!r}")
-    served = options.get("db_name") or []  # a list from 19.0 on
-    if name and name.text in (served.split(",") if isinstance(served, str) else served):
+    served = served_databases(options)
+    if name and name.text in served and len(served) > 1:
         raise name.invalid("a database that Odoo itself does not use (db_name names it)")
-    return name.text if name else db_system or "postgres"
+    if name and name.text not in served and DEFAULT_DATABASE in served:
+        # Odoo connects to both by the same name: it cannot be told which one is meant
+        raise name.invalid("postgres, or nothing: it is Odoo's own database (db_name)")
+    return name.text if name else db_system or DEFAULT_DATABASE
+
+
+def served_databases(options: Mapping) -> list[str]:
+    """Return the databases that ``db_name`` names, of Odoo's configuration."""
+    served = options.get("db_name") or []  # a list from 19.0 on
+    return served.split(",") if isinstance(served, str) else list(served)
 
 
 def _pooled(
@@ -117,6 +144,8 @@ def _listener(given: Mapping[str, Value], pooled: Mapping[str, str]) -> dict[str
         inherited = {keyword: pooled[keyword] for keyword in INHERITED if keyword in pooled}
         if "hostaddr" in configured:
             inherited.pop("host", None)  # the pooler's name does not belong to this address
+        if configured.get("host") == AUTO:
+            inherited.pop("port", None)  # the pooler's port does not belong to that server
         if configured.get("sslrootcert") == "system":
             inherited.pop("sslmode", None)  # libpq takes verify-full alone, then
         if "passfile" in configured or _is_other_role(configured, pooled):
@@ -143,6 +172,10 @@ def _direct(
         result = {**role, **listener}  # a service file may name another role
     if ODOO_USER in given:
         result["user"] = given[ODOO_USER].text
+        if result["user"] == listener.get("user"):
+            result.update({key: listener[key] for key in CREDENTIALS if key in listener})
+    if ODOO_PASSWORD in given:
+        result["password"] = given[ODOO_PASSWORD].text
     result["application_name"] = application_name(pooled, "-loading")
     if result.get("target_session_attrs") == PRIMARY:
         result["target_session_attrs"] = READ_WRITE
@@ -173,6 +206,8 @@ def expand_pid(parameters: Mapping[str, str]) -> dict[str, str]:
 def endpoint(parameters: Mapping[str, str]) -> str:
     """Return where these parameters lead, as the log shows it."""
     host = parameters.get("host") or parameters.get("hostaddr") or "libpq's default host"
+    if host == AUTO:
+        return "the server that the pooler leads to"
     return f"{host}:{parameters.get('port', 5432)}"
 
 
@@ -190,6 +225,8 @@ def _check_with_libpq(given: Mapping[str, Value], listener: Mapping[str, str]) -
     :raises InvalidSetting: where libpq refuses an option
     """
     nowhere = "/bus_alt_connection/no/such/folder"
+    if listener.get("host") == AUTO and "hostaddr" in listener:
+        raise given[DB_PREFIX + "hostaddr"].invalid("nothing, where imdispatcher_db_host is auto")
     number, addresses = (len(listener.get(key, "").split(",")) for key in ("host", "hostaddr"))
     if "host" in listener and "hostaddr" in listener and number != addresses:
         raise given[DB_PREFIX + "hostaddr"].invalid("one for each host of imdispatcher_db_host")
@@ -214,9 +251,9 @@ def _blamed(given: Mapping[str, Value], refusal: str) -> Value:
 
 def libpq_environ(environ: Mapping[str, str], parameters: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which pg_dump and its like go where these parameters say."""
-    # what Odoo put there leads to the pooler; a service file may leave the port out
-    address = ADDRESS_VARIABLES.values()
-    result = {name: value for name, value in environ.items() if name not in address}
+    # what stands there leads to the pooler; a service file beats all other variables
+    replaced = (*ADDRESS_VARIABLES.values(), "PGSERVICE")
+    result = {name: value for name, value in environ.items() if name not in replaced}
     for keyword, value in parameters.items():
         if not NO_VARIABLE.fullmatch(keyword):
             short = keyword if keyword == "connect_timeout" else keyword.replace("_", "")

@@ -24,12 +24,17 @@ PREFIX = "imdispatcher_"
 DB_PREFIX = PREFIX + "db_"
 DB_NAME = DB_PREFIX + "name"
 ODOO_USER = PREFIX + "odoo_user"
+ODOO_PASSWORD = PREFIX + "odoo_password"
 METRICS_OPTION = PREFIX + "metrics"
 KEEP_NOTIFY_1_0 = PREFIX + "keep_notify"  # of version 1.0
 
 # what the table in docs/settings.rst shows: what each is, and what counts where it is not set
 DESCRIPTIONS = {
-    DB_PREFIX + "host": ("where PostgreSQL itself is; separate several hosts by commas", "db_host"),
+    DB_PREFIX + "host": (
+        "``auto``: where the pooler leads to; or where PostgreSQL itself is, several hosts"
+        " separated by commas",
+        "db_host",
+    ),
     DB_PREFIX + "port": ("its port: one, or one per host", "db_port"),
     DB_PREFIX + "user": ("the role that listens; it needs only CONNECT", "db_user"),
     DB_PREFIX + "password": (
@@ -39,11 +44,14 @@ DESCRIPTIONS = {
     DB_PREFIX + "sslmode": ("how the connection is encrypted, in libpq's words", "db_sslmode"),
     DB_NAME: ("the system database, where Odoo sends LISTEN and NOTIFY", "postgres"),
     ODOO_USER: ("Odoo's own role, if PostgreSQL knows ``db_user`` by another name", "db_user"),
+    ODOO_PASSWORD: ("its password, if PostgreSQL has another one than the pooler", "db_password"),
     METRICS_OPTION: (
         "``True``: show metrics to Prometheus, and to whoever reaches the port",
         "False",
     ),
 }
+
+AUTO = "auto"  # as a host: the server that the pooled connection leads to
 
 # a socket folder, an abstract socket; a name or an address
 HOST = re.compile(r"[/@].*|[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
@@ -151,10 +159,8 @@ def _validated(value: Value) -> Value:
     text = value.text
     if re.search("[\0\ud800-\udfff]", text):
         raise value.invalid("text in UTF-8")
-    if keyword == "host" and not all(HOST.fullmatch(host) for host in text.split(",")):
-        raise value.invalid(
-            "host names, IP addresses or socket folders; the port is a setting itself"
-        )
+    if keyword == "host":
+        return _validated_host(value)
     # an old libpq reads a number as far as it goes
     if keyword == "port" and not re.fullmatch(r"[0-9]+(,[0-9]*)*", text):
         raise value.invalid("1 to 65535; one, or one per host, separated by commas")
@@ -164,6 +170,18 @@ def _validated(value: Value) -> Value:
         raise value.invalid("True or False")
     if NUMBERS.fullmatch(keyword) and not re.fullmatch(r"[0-9]+", text):
         raise value.invalid("a whole number")
+    return value
+
+
+def _validated_host(value: Value) -> Value:
+    hosts = value.text.split(",")
+    if [host.lower() for host in hosts] == [AUTO]:
+        return value._replace(text=AUTO)
+    if AUTO in hosts:
+        raise value.invalid("auto alone, or hosts")
+    if not all(HOST.fullmatch(host) for host in hosts):
+        allowed = "host names, IP addresses or socket folders; the port is a setting itself"
+        raise value.invalid(allowed)
     return value
 
 

@@ -40,6 +40,12 @@ DEFAULT_TIMING = Timing()
 # connecting for a probe, and its NOTIFY
 PROBE_SEND_TIMEOUT = 10.0
 
+# asking the pooled connection where it leads, while an earlier answer is there
+ROUTE_TIMEOUT = 1.0
+
+# a NOTIFY on the pooled connection is received on the direct one
+PROOF_TIMEOUT = 2.0
+
 # after an error that no code expects: no file descriptor, no thread, a bug in this addon
 AFTER_UNEXPECTED_ERROR = 1.0
 

@@ -4,25 +4,95 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
+from typing import Callable
 
 import psycopg2
 
 from ..config.parameters import Settings, libpq_environ
-from ..postgres.primary import find_primary
+from ..postgres.proof import DirectConnections, NotProven
+from ..postgres.session import one_line
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection.manager")
+
+OTHER_NAME = (
+    "the pooler's database {} is {}: a tool of PostgreSQL is given the first name, which leads"
+    " elsewhere on the direct connection. Let the pooler and PostgreSQL call it the same."
+)
+NOT_DIRECT = (
+    "pg_dump and its like go where db_host and db_port point, and may disturb other sessions of the"
+    " pooler: %s"
+)
 
 
-def hide_system_database(system: str, list_dbs, *args, **kwargs) -> list[str]:
+def hide_system_database(settings: Settings, list_dbs, *args, **kwargs) -> list[str]:
     """Return Odoo's databases without the system database, whatever its name."""
-    return [name for name in list_dbs(*args, **kwargs) if name != system]
+    databases = list_dbs(*args, **kwargs)
+    if settings.database_is_odoos:
+        return databases
+    return [name for name in databases if name != settings.database]
 
 
-def tool_environ(settings: Settings, exec_pg_environ, *args, **kwargs) -> dict[str, str]:
-    """Return the environment of pg_dump and its like, with libpq's variables.
+class Tools:
+    """Where pg_dump, pg_restore and psql connect.
 
     Through a pooler in transaction mode ``pg_dump`` leaves its ``search_path`` behind on server
     connections that other users get next.
     """
-    target = settings.direct
-    with contextlib.suppress(psycopg2.OperationalError):  # the tool itself will report it
-        target = find_primary(target)
-    return libpq_environ(exec_pg_environ(*args, **kwargs), target)
+
+    def __init__(self, settings: Settings, direct: DirectConnections):
+        self._settings, self._direct = settings, direct
+        self._thread = threading.local()  # .database: that the tool of this thread is given
+
+    def dump(self, dump_db, *args, **kwargs):
+        """Back up a database (``dump_db``)."""
+        with self._working_on(*args, **kwargs):
+            return dump_db(*args, **kwargs)
+
+    def restore(self, restore_db, *args, **kwargs):
+        """Restore a database (``restore_db``).
+
+        :raises psycopg2.OperationalError: before it is created, where the servers differ
+        """
+        self._direct.prove(self._settings.database)
+        with self._working_on(*args, **kwargs):
+            return restore_db(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _working_on(self, *args, **kwargs):
+        # the first argument, whatever each series calls it
+        self._thread.database = args[0] if args else next(iter(kwargs.values()))
+        try:
+            yield
+        finally:
+            self._thread.database = None
+
+    def environ(self, exec_pg_environ: Callable[[], dict], *args, **kwargs) -> dict[str, str]:
+        """Return the environment of a tool, with libpq's variables.
+
+        :raises psycopg2.OperationalError: where the direct connection to the database that it is
+            about is not proven: a wrong backup is worse than none
+        """
+        environ = exec_pg_environ(*args, **kwargs)
+        database = getattr(self._thread, "database", None)
+        if database:
+            proven = self._direct.prove(database)
+            if proven.route.database != database:
+                raise NotProven(OTHER_NAME.format(database, proven.route.end))
+            return libpq_environ(environ, proven.parameters)
+        return self._environ_of_any(environ)
+
+    def _environ_of_any(self, environ: dict) -> dict[str, str]:
+        """Return the environment of a tool that another addon runs, for any database."""
+        try:
+            proven = self._direct.prove(self._settings.database)
+            for database in self._settings.served:
+                self._direct.prove(database)
+            if self._direct.aliases:
+                name, route = next(iter(self._direct.aliases.items()))
+                raise NotProven(OTHER_NAME.format(name, route.end))
+        except psycopg2.OperationalError as error:
+            _logger.warning(NOT_DIRECT, one_line(error))
+            return environ
+        return libpq_environ(environ, proven.parameters)

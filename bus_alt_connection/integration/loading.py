@@ -22,9 +22,8 @@ import psycopg2
 import odoo
 from odoo.exceptions import UserError
 
-from ..config.parameters import expand_pid
 from ..config.settings import SECRET
-from ..postgres.primary import find_primary
+from ..postgres.proof import DirectConnections
 from ..postgres.session import one_line
 from ..postgres.slots import Slots
 
@@ -57,11 +56,11 @@ UPDATE_ARGUMENTS = ("update_module", "install_modules", "upgrade_modules", "rein
 class ModuleLoading:
     """Gives module loading its sessions; one for a server and all processes that it forks.
 
-    :param parameters: libpq's, of a direct connection as Odoo's own role
+    :param direct: where direct connections come from
     """
 
-    def __init__(self, parameters: Mapping[str, str]):
-        self._parameters = parameters
+    def __init__(self, direct: DirectConnections):
+        self._proven = direct
         self._slots = Slots(MAX_LOADS)
         # direct connections, by the thread that loads and its database
         self._direct: dict[tuple, odoo.sql_db.Connection] = {}
@@ -95,7 +94,9 @@ class ModuleLoading:
         """
         with self._slots.take():
             # fails now, and in time: psycopg2's own way has no limit in the gevent process
-            target = find_primary(expand_pid({**self._parameters, "dbname": database}))
+            proven = self._proven.prove(database)
+            proven.check_search_path()
+            target = proven.parameters
             public = {key: text for key, text in target.items() if not SECRET.search(key)}
             key, pool = (threading.get_ident(), database), _Pool(target)
             try:

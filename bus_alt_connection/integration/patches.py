@@ -72,8 +72,8 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     :raises RuntimeError: where this is not about the rows that are in the table
     """
     settings = runtime.settings
-    tools = functools.partial(database_manager.tool_environ, settings)
-    databases = functools.partial(database_manager.hide_system_database, settings.database)
+    tools = database_manager.Tools(settings, runtime.direct)
+    databases = functools.partial(database_manager.hide_system_database, settings)
     pages = {ready.PATH: functools.partial(ready.respond, runtime)}
     if settings.metrics_enabled:
         pages[metrics.PATH] = functools.partial(metrics.respond, runtime)
@@ -88,9 +88,12 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
         targets.RESTART: runtime.reexec,
         targets.DATABASES: databases,
         targets.CRON_DATABASES: databases,
-        targets.TOOLS: tools,
-        targets.MANAGER_TOOLS: tools,
-        targets.QUEUE_JOB: functools.partial(queue_job.connection_info, settings),
+        targets.TOOLS: tools.environ,
+        targets.MANAGER_TOOLS: tools.environ,
+        targets.OTHER_TOOLS: tools.environ,
+        targets.BACKUP: tools.dump,
+        targets.RESTORE: tools.restore,
+        targets.QUEUE_JOB: functools.partial(queue_job.connection_info, settings, runtime.direct),
     }
     rows = {row.name for row in targets.TARGETS if isinstance(row, targets.ReplaceTarget)}
     if replacements.keys() != rows - {targets.CONNECTIONS}:

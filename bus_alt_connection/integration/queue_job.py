@@ -5,7 +5,9 @@ It connects by itself, to each of Odoo's databases: there it listens, and holds 
 that makes it the only runner (``Database`` in queue_job/jobrunner/runner.py). Behind a pooler in
 transaction mode both stay on a connection that another session gets next, and jobs stay pending.
 
-What the operator has set for the runner itself (``jobrunner_db_*``) counts.
+What the operator has set for the runner itself (``jobrunner_db_*``) counts. Where the direct
+connection is not proven, the runner gets none, and tries again after 5 s: a lock that it left on a
+pooled connection would keep every other runner away.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Callable, Mapping
 import odoo
 
 from ..config.parameters import Settings, application_name, endpoint, expand_pid
+from ..postgres.proof import DirectConnections
 from .resolve import Resolution, import_attribute
 from .targets import QUEUE_JOB
 
@@ -23,14 +26,21 @@ BY_ADDON = "queue_job's runner connects to {}, as imdispatcher_db_* say"
 
 
 def connection_info(
-    settings: Settings, connection_info_for: Callable[[str], Mapping], db_name: str
+    settings: Settings,
+    direct: DirectConnections,
+    connection_info_for: Callable[[str], Mapping],
+    db_name: str,
 ) -> Mapping:
-    """Return psycopg2's parameters for a database, direct ones."""
+    """Return psycopg2's parameters for a database, direct ones.
+
+    :raises psycopg2.OperationalError: where the direct connection is not proven
+    """
     configured = _operator_settings(connection_info_for, db_name)
     if configured:
         return configured
     name = application_name(settings.pooled, "-jobrunner")
-    return expand_pid({**settings.direct, "dbname": db_name, "application_name": name})
+    proven = direct.prove(db_name)
+    return expand_pid({**proven.parameters, "application_name": name})
 
 
 def describe_target(settings: Settings, resolution: Resolution) -> list[str]:

@@ -15,11 +15,12 @@ import logging
 import threading
 from types import CodeType
 
-from ..config.parameters import Settings
+from ..config.parameters import DEFAULT_DATABASE, Settings
 from ..config.timing import STOP_TIMEOUT
 from ..listener.inbox import LISTEN, Inbox, ListenCursor
 from ..listener.listener import Listener
 from ..outbox.outbox import Outbox
+from ..postgres.proof import DirectConnections
 from . import bus, cron
 from .loading import ModuleLoading, RegistryConnection, for_transaction
 from .resolve import Resolution, code_of
@@ -60,7 +61,8 @@ class Runtime:
         self.unpatched_listens: set = set()  # channels whose LISTEN went to an ordinary connection
         self.listener: Listener | None = None
         self.outbox = Outbox(settings.pooled)
-        self.module_loading = ModuleLoading(settings.direct)
+        self.direct = DirectConnections(settings.direct, settings.pooled)
+        self.module_loading = ModuleLoading(self.direct)
         self._targets_by_code = {
             code_of(row): row for row in self.targets.values() if not isinstance(row, ReplaceTarget)
         }
@@ -87,8 +89,10 @@ class Runtime:
         :param caller: the code of the function that calls ``db_connect``
         :param db_connect: Odoo's own
         """
-        database = self.settings.database if database == "postgres" else database
         row = self._targets_by_code.get(caller)
+        # a registry means a database of that name, any other caller the system database
+        if database == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
+            database = self.settings.database
         if isinstance(row, ListenTarget):
             make_inbox = bus.make_inbox if row.subscriptions else cron.make_inbox
             return ListenCursor(make_inbox(row), self.subscribe)
@@ -104,7 +108,7 @@ class Runtime:
         if isinstance(query, str):
             if cursor.dbname == self.settings.database:
                 self._report_unpatched_listen(query)
-            elif self.module_loading.connection(cursor.dbname) is None:
+            if self.module_loading.connection(cursor.dbname) is None:
                 query = for_transaction(cursor.dbname, query)
         return execute(cursor, query, *args, **kwargs)
 

@@ -46,7 +46,7 @@ def load_settings() -> parameters.Settings:
         return odoo.sql_db.connection_info_for(database)[1]
 
     settings = parameters.load(os.environ, odoo.tools.config.options, connection_info)
-    if DB_NAME in settings.given:
+    if DB_NAME in settings.given and not settings.database_is_odoos:
         # the pooler may be down at start: then this is not checked
         while_down = contextlib.suppress(psycopg2.Error, OSError)
         with while_down, Session(settings.pooled, timeout=CHECK_TIMEOUT) as session:

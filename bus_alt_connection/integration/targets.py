@@ -71,6 +71,7 @@ REQUESTS, WEBSOCKETS = "requests", "websockets"
 CRON_THREADS, RESTART = "cron threads", "restart in place"
 DATABASES, CRON_DATABASES = "databases", "databases of cron"
 TOOLS, MANAGER_TOOLS = "pg_dump and psql", "pg_dump and psql of the database manager"
+OTHER_TOOLS, BACKUP, RESTORE = "pg_dump and psql of other addons", "backup", "restore"
 QUEUE_JOB = "sessions of queue_job"
 
 # what each kind has in common
@@ -126,5 +127,11 @@ TARGETS = (
     ReplaceTarget(TOOLS, 14, "odoo.tools.misc", "exec_pg_environ"),
     ReplaceTarget(MANAGER_TOOLS, UNRELEASED, "odoo.modules.db", "exec_pg_environ"),
     ReplaceTarget(MANAGER_TOOLS, 16, "odoo.service.db", "exec_pg_environ"),
+    # another name of the same function, which other addons use
+    ReplaceTarget(OTHER_TOOLS, 14, "odoo.tools", "exec_pg_environ", until=17),
+    ReplaceTarget(BACKUP, UNRELEASED, "odoo.modules.db", "dump"),
+    ReplaceTarget(BACKUP, 14, "odoo.service.db", "dump_db"),
+    ReplaceTarget(RESTORE, UNRELEASED, "odoo.modules.db", "restore"),
+    ReplaceTarget(RESTORE, 14, "odoo.service.db", "restore_db"),
     ReplaceTarget(QUEUE_JOB, 14, JOBRUNNER, "_connection_info_for", addon="queue_job"),
 )

@@ -32,7 +32,7 @@ from .catch_up import CatchUp
 from .inbox import Inbox
 from .probe import CHANNEL, Probe, send_probe
 from .probe_schedule import Action, ProbeSchedule
-from .session import ListenSession, ProbeTimeout
+from .session import ListenSession, ProbeTimeout, RoutedConnect
 from .status import ListenerStatus, State
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.listener")
@@ -62,7 +62,7 @@ class Listener(threading.Thread):
         settings: Settings,
         inbox: Inbox,
         timing: Timing = DEFAULT_TIMING,
-        connect: Callable[..., ListenSession] = ListenSession,
+        connect: Callable[..., ListenSession] | None = None,
         send_probe: Callable[..., Probe] = send_probe,
         wakeup: Wakeup | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -73,7 +73,8 @@ class Listener(threading.Thread):
         self.failure_counts = dict.fromkeys(Failure, 0)
         self.tls: str | None = None  # the protocol of the session
         self._settings, self._timing, self._clock = settings, timing, clock
-        self._connect, self._send_probe = connect, send_probe
+        self._connect = connect or RoutedConnect(settings.pooled)
+        self._send_probe = send_probe
         self._backoff, self._catch_up = Backoff(timing), CatchUp()
         self._probe_schedule = ProbeSchedule(timing)
         self._wakeup = wakeup or Wakeup()

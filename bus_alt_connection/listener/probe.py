@@ -9,12 +9,8 @@ from typing import Callable, Mapping, NamedTuple
 
 from ..config.timing import PROBE_SEND_TIMEOUT
 from ..postgres.background import in_background
+from ..postgres.proof import CHANNEL, NOTIFY_SQL
 from ..postgres.session import ServerIdentity, Session
-
-CHANNEL = "bus_alt_connection"
-
-# pg_notify is what NOTIFY calls
-NOTIFY_SQL = "SELECT current_database() FROM pg_notify('{}', '{}')"
 
 
 class Probe(NamedTuple):

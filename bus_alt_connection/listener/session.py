@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Iterable
+from typing import Iterable, Mapping
 
 from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.route import Router
 from ..postgres.session import OnWait, ServerIdentity, Session
+from ..postgres.wakeup import Wakeup
 
 STANDBY = "{} is a standby, which cannot LISTEN: name the primary in imdispatcher_db_host, or all"
 POOLER = "{} is a pooler, not PostgreSQL (it lent backend {} to a session that began as backend {})"
@@ -54,6 +56,29 @@ class AnotherDatabaseError(ProbeTimeout):
     """The pooled connection leads to another database."""
 
     advice = "See [databases] of the pooler, and imdispatcher_db_name."
+
+
+class RoutedConnect:
+    """Opens the sessions of a listener: where its parameters lead, or the pooled connection.
+
+    :param pooled: libpq's parameters of the pooled connection
+    """
+
+    def __init__(self, pooled: Mapping[str, str]):
+        self._router = Router(pooled)
+
+    def __call__(
+        self,
+        parameters: Mapping[str, str],
+        timeout: float,
+        wakeup: Wakeup,
+        rotation: int,
+        on_wait: OnWait,
+    ) -> ListenSession:
+        """Open a session; parameters and errors as ``ListenSession``."""
+        attempts = self._router.find(parameters, wakeup, rotation, on_wait)
+        others, index = divmod(rotation, len(attempts))
+        return ListenSession(attempts[index], timeout, wakeup, others, on_wait)
 
 
 class ListenSession(Session):

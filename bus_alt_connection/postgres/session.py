@@ -34,6 +34,11 @@ LIBPQ_HINTS = re.compile(
     r" (Is the server running on|This probably means the server term)[^?.]*[?.]"
 )
 
+# one text for one instant: a role may have a timezone and a datestyle of its own
+START_TIME_SQL = """
+    SELECT to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')
+"""
+
 UNINTERRUPTED = Wakeup()  # never wakes: for sessions that only their deadlines end
 
 OnWait = Optional[Callable[[], object]]
@@ -137,7 +142,7 @@ class Session(contextlib.AbstractContextManager):
 
     def server_start_time(self, on_wait: OnWait = None) -> str:
         """Return when the server started, if the role may know."""
-        row = self.run_optional("SELECT pg_postmaster_start_time()::text", on_wait)
+        row = self.run_optional(START_TIME_SQL, on_wait)
         return row[0] if row else ""
 
     def wait(self, seconds: float) -> list:
@@ -146,6 +151,21 @@ class Session(contextlib.AbstractContextManager):
             self.connection.poll()
         notifications, self.connection.notifies = self.connection.notifies, []
         return notifications
+
+    def pin(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        """Return the parameters with what libpq took from a service file, in its place.
+
+        Programs would take its role, and may be given another one than this session has.
+        """
+        if "service" not in parameters:
+            return dict(parameters)
+        used = self.connection.get_dsn_parameters()  # without passwords
+        info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
+        if info and "host" in used:
+            used.update(host=info.host, port=str(info.port))
+        pinned = {**used, **parameters}
+        del pinned["service"]
+        return pinned
 
     def close(self) -> None:
         self.connection.close()

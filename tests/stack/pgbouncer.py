@@ -51,7 +51,7 @@ class PgBouncer:
 
     :param passwords: maps each name of ``userlist.txt.template`` to its password
     :param more: more lines for the section [pgbouncer]
-    :param aliases: other names of databases
+    :param aliases: databases by other names: their own name, or a server and their name there
     :param ini: which of the files that the project ships
     """
 
@@ -87,8 +87,10 @@ class PgBouncer:
                 users=folder / "userlist.txt",
                 more=more,
                 aliases="".join(
-                    f"{name} = {self._server(postgres)} dbname={database}\n"
-                    for name, database in (aliases or {}).items()
+                    self._alias(
+                        name, *(target if isinstance(target, tuple) else (postgres, target))
+                    )
+                    for name, target in (aliases or {}).items()
                 ),
             ),
         }
@@ -113,6 +115,9 @@ class PgBouncer:
         # a socket in the file system leads out of a network namespace
         host = postgres.folder if postgres.wire else postgres.host
         return f"host={host} port={postgres.port}"
+
+    def _alias(self, name: str, postgres: Postgres, database: str) -> str:
+        return f"{name} = {self._server(postgres)} dbname={database}\n"
 
     def move_to(self, postgres: Postgres, wait: Callable[[], object]):
         """Send everything to another server, as an operator does at a switch-over.

@@ -313,11 +313,52 @@ def test_certificates_of_the_system_bring_their_own_sslmode():
     assert parameters(imdispatcher_db_sslrootcert="/ca.pem")["sslmode"] == "prefer"
 
 
-@pytest.mark.parametrize("served", ["bus", "odoo,bus", ["bus"]])
+@pytest.mark.parametrize("served", ["odoo,bus", ["odoo", "bus"]])
 def test_the_system_database_is_none_of_odoos_own(served):
     with pytest.raises(InvalidSetting, match=r"imdispatcher_db_name.*db_name names it"):
         load(imdispatcher_db_name="bus", db_name=served)
     assert load(imdispatcher_db_name="bus", db_name=False).database == "bus"
+
+
+@pytest.mark.parametrize("served", ["shop", ["shop"]])
+def test_an_account_with_one_database_has_no_other_system_database(served):
+    settings = load(imdispatcher_db_name="shop", db_name=served)
+    assert settings.database == "shop" and settings.database_is_odoos
+    assert not load(imdispatcher_db_name="bus", db_name="odoo").database_is_odoos
+
+
+@pytest.mark.parametrize("served", ["postgres", ["shop", "postgres"]])
+def test_odoos_own_database_is_called_postgres(served):
+    """Odoo connects to both by this name, so it cannot be told which one is meant."""
+    with pytest.raises(InvalidSetting, match=r"imdispatcher_db_name.*Odoo's own database"):
+        load(imdispatcher_db_name="bus", db_name=served)
+    assert load(imdispatcher_db_host="db", db_name=served).database_is_odoos
+
+
+@pytest.mark.parametrize("host", ["auto", "AUTO", " auto "])
+def test_auto_takes_nothing_of_the_poolers_address(host):
+    settings = load(imdispatcher_db_host=host)
+    for parameters in (settings.listener, settings.direct):
+        assert parameters["host"] == "auto"
+        assert "port" not in parameters
+    assert load(imdispatcher_db_host=host, imdispatcher_db_port="5433").direct["port"] == "5433"
+
+
+def test_auto_stands_alone():
+    with pytest.raises(InvalidSetting, match="auto alone"):
+        load(imdispatcher_db_host="auto,10.0.0.5")
+    with pytest.raises(InvalidSetting, match=r"imdispatcher_db_hostaddr.*nothing, where"):
+        load(imdispatcher_db_host="auto", imdispatcher_db_hostaddr="10.0.0.5")
+
+
+def test_the_owners_password_can_be_set():
+    """PgBouncer may log in with a role and a password of its own."""
+    owner = {"imdispatcher_odoo_user": "owner", "imdispatcher_odoo_password": "hers"}
+    direct = load(imdispatcher_db_host="db", **owner).direct
+    assert (direct["user"], direct["password"]) == ("owner", "hers")
+    listener = {"imdispatcher_db_user": "owner", "imdispatcher_db_password": "hers"}
+    settings = load(imdispatcher_db_host="db", imdispatcher_odoo_user="owner", **listener)
+    assert (settings.direct["user"], settings.direct["password"]) == ("owner", "hers")
 
 
 def test_a_service_is_not_overruled_by_odoo(tmp_path, monkeypatch):

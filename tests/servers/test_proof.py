@@ -1,4 +1,4 @@
-"""Updates and backups go to the primary alone, of several hosts and addresses."""
+"""A direct connection is found, proven, and goes to the primary alone of several addresses."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ import threading
 import psycopg2
 import pytest
 
-from bus_alt_connection.integration import database_manager
+from bus_alt_connection.integration.database_manager import Tools
 from bus_alt_connection.postgres import hosts
-from bus_alt_connection.postgres.primary import find_primary
+from bus_alt_connection.postgres.proof import DirectConnections, prove
 from bus_alt_connection.postgres.session import Session
 
 from ..stack.postgres import BIN, Postgres, server_environ
@@ -45,7 +45,8 @@ def psql(servers, settings) -> str:
     pooler = servers.pooled
     stock = {"PGHOST": pooler.host, "PGPORT": str(pooler.port), "PGUSER": pooler.user}
     stock["PGPASSWORD"] = pooler.password
-    environ = database_manager.tool_environ(settings, lambda: {**os.environ, **stock})
+    tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+    environ = tools.dump(lambda _name: tools.environ(lambda: {**os.environ, **stock}), "postgres")
     environ["LD_LIBRARY_PATH"] = server_environ()["LD_LIBRARY_PATH"]
     # a server's own port is the same through the pooler
     where = "\\echo :PORT\nSELECT pg_is_in_recovery();"
@@ -68,9 +69,10 @@ def test_a_standby_that_lags_is_named_first(servers):
         both = direct(servers, ["127.0.0.1"] * 2, [lagging.port, servers.straight.port])
         with pytest.raises(psycopg2.OperationalError, match="does not exist"):
             Session({**both, "dbname": name})
-        found = find_primary({**both, "dbname": name})
+        found = prove(both, settings_of(servers).pooled, name).parameters
     assert found["port"] == str(servers.straight.port)
-    servers.postgres.execute(f"DROP DATABASE {name}")
+    servers.pgbouncer.forget(name)
+    servers.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_the_first_of_several_never_answers(servers):
@@ -80,15 +82,16 @@ def test_the_first_of_several_never_answers(servers):
         both = direct(servers, ["127.0.0.1"] * 2, ports, **timeout)
         with pytest.raises(psycopg2.OperationalError, match="no answer"):
             Session(both)
-        assert find_primary(both)["port"] == str(servers.straight.port)
+        found = prove(both, settings_of(servers).pooled, "postgres").parameters
+        assert found["port"] == str(servers.straight.port)
 
 
 def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
-    stock = socket.getaddrinfo
+    original = socket.getaddrinfo
 
     def getaddrinfo(host, *args, **kwargs):
-        hosts = ["127.0.0.2", "127.0.0.1"] if host == "pg.example.com" else [host]
-        return [answer for one in hosts for answer in stock(one, *args, **kwargs)]
+        names = ["127.0.0.2", "127.0.0.1"] if host == "pg.example.com" else [host]
+        return [answer for name in names for answer in original(name, *args, **kwargs)]
 
     monkeypatch.setattr(hosts.socket, "getaddrinfo", getaddrinfo)
     with standby(servers, listen_addresses="127.0.0.2") as other:
@@ -96,7 +99,8 @@ def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
         access = other.data / "pg_hba.conf"
         access.write_text(access.read_text().replace("127.0.0.1/32", "127.0.0.0/8"))
         other.start()
-        found = find_primary(direct(servers, ["pg.example.com"], [servers.straight.port]))
+        named = direct(servers, ["pg.example.com"], [servers.straight.port])
+        found = prove(named, settings_of(servers).pooled, "postgres").parameters
     assert found["hostaddr"] == "127.0.0.1"
     assert found["host"] == "pg.example.com", "certificates are checked against it"
 

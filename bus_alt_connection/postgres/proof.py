@@ -1,0 +1,151 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""A direct connection is proven before it is used: it leads where the pooled one leads.
+
+A NOTIFY on the pooled connection to a database is received in a direct session with it. Nothing
+else finds everything: another database of the same name, another server, a standby, a pooler.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Iterator, Mapping
+
+import psycopg2
+
+from ..config.parameters import READ_WRITE, connect_timeout, expand_pid
+from ..config.timing import PROOF_TIMEOUT
+from .hosts import KEYS, resolve_hosts
+from .route import Route, list_attempts, read_route
+from .session import Session, one_line
+
+CHANNEL = "bus_alt_connection"
+
+# pg_notify is what NOTIFY calls
+NOTIFY_SQL = "SELECT current_database() FROM pg_notify('{}', '{}')"
+
+NOT_ASKED = "the pooled connection to database {} (Odoo's db_host and db_port) does not answer: {}"
+STANDBY = "the pooled connection to database {} leads to a standby: {}"
+ELSEWHERE = (
+    "the pooler's database {} is {}; the direct connection leads to {}: a NOTIFY on the one was not"
+    " received on the other"
+)
+POOLER = (
+    "the pooler's database {} is {}; the direct connection leads to {}, which is a pooler in"
+    " transaction mode"
+)
+SEARCH_PATH = (
+    "database {}: search_path is {!r} on the pooled connection and {!r} on the direct one:"
+    " PGOPTIONS, or connect_query of the pooler, counts on one of them alone"
+)
+
+
+class NotProven(psycopg2.OperationalError):
+    """Nothing shows that a direct connection leads where the pooled one leads."""
+
+
+class Proven:
+    """A direct connection that was proven a moment ago.
+
+    :ivar parameters: libpq's, with one address alone and the database's own name
+    :ivar route: where the pooled connection leads
+    :ivar search_path: on the direct connection
+    """
+
+    def __init__(self, parameters: Mapping[str, str], route: Route, search_path: str):
+        self.parameters, self.route, self.search_path = dict(parameters), route, search_path
+
+    def check_search_path(self) -> None:
+        """Make sure that an update makes its tables in the same schema as on the pooled connection.
+
+        :raises NotProven: where the two differ
+        """
+        if self.search_path != self.route.search_path:
+            paths = self.route.search_path, self.search_path
+            raise NotProven(SEARCH_PATH.format(self.route.name, *paths))
+
+
+class DirectConnections:
+    """The direct connections of this process to any database, as Odoo's own role.
+
+    :param direct: libpq's parameters of a direct connection
+    :param pooled: libpq's parameters of Odoo's own connections
+    """
+
+    def __init__(self, direct: Mapping[str, str], pooled: Mapping[str, str]):
+        self._direct, self._pooled = direct, pooled
+        self.aliases: dict[
+            str, Route
+        ] = {}  # by a name at the pooler that is not the database's own
+
+    def prove(self, database: str) -> Proven:
+        """Find the direct connection to a database, and prove it; errors as ``prove``."""
+        proven = prove(self._direct, self._pooled, database)
+        if proven.route.database != database:
+            self.aliases[database] = proven.route
+        return proven
+
+
+def prove(direct: Mapping[str, str], pooled: Mapping[str, str], database: str) -> Proven:
+    """Find the direct connection to a database, and prove it.
+
+    :param direct: libpq's parameters of a direct connection; any database
+    :param pooled: libpq's parameters of Odoo's own connections; any database
+    :param database: the database's name at the pooler
+    :raises NotProven: where none was proven; the text names both ends
+    :raises psycopg2.OperationalError: where a server refuses, or does not answer
+    """
+    timeout = connect_timeout(direct)
+    try:
+        session = Session({**pooled, "dbname": database}, timeout)
+    except psycopg2.Error as error:
+        raise NotProven(NOT_ASKED.format(database, one_line(error))) from None
+    with session:
+        route = read_route(session, database)
+        if route.standby:
+            raise NotProven(STANDBY.format(database, route.end))
+        errors: list = []
+        for attempt in list_attempts(direct, pooled, route):
+            for target in _addresses({**attempt, "dbname": route.database}):
+                try:
+                    return _prove_one(target, session, route)
+                except psycopg2.OperationalError as error:
+                    errors.append(error)
+    # an end that was reached explains more than one that was not
+    raise next((error for error in errors if isinstance(error, NotProven)), errors[-1])
+
+
+def _addresses(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Return the parameters once for each address.
+
+    libpq asks no other host once a standby that lags has answered that it has no such database
+    ("34.1.1.3. Specifying Multiple Hosts" of its documentation), and in one session all share the
+    time that a silent one uses up. The hosts of a service file are left to libpq.
+    """
+    if "service" in parameters and "host" not in parameters:
+        yield dict(parameters)
+        return
+    resolved = resolve_hosts(parameters, connect_timeout(parameters))
+    keys = [key for key in KEYS if key in resolved]
+    addresses = [dict(zip(keys, row)) for row in zip(*(resolved[key].split(",") for key in keys))]
+    if len(addresses) > 1:  # of one name, too
+        parameters = {"target_session_attrs": READ_WRITE, **parameters}
+    for address in addresses or [{}]:
+        yield {**parameters, **address}
+
+
+def _prove_one(target: Mapping[str, str], pooled: Session, route: Route) -> Proven:
+    payload = secrets.token_hex(8)
+    with Session(target) as direct:
+        direct.run(f"LISTEN {CHANNEL}")
+        pooled.run(NOTIFY_SQL.format(CHANNEL, payload))
+        deadline = time.monotonic() + PROOF_TIMEOUT
+        while time.monotonic() < deadline:
+            arrived = direct.wait(deadline - time.monotonic())
+            if any(notification.payload == payload for notification in arrived):
+                (search_path,) = direct.run("SELECT current_setting('search_path')")
+                return Proven(direct.pin(expand_pid(target)), route, search_path)
+        backend, database = direct.run("SELECT pg_backend_pid(), current_database()")
+        # a pooler answers the start-up message itself, with a backend that does not exist
+        text = ELSEWHERE if backend == direct.connection.get_backend_pid() else POOLER
+        raise NotProven(text.format(route.name, route.end, f"{database} at {direct.endpoint}"))

@@ -1,0 +1,140 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Where does a pooled connection lead, and which parameters go there directly?
+
+The pooler knows it, and so does the server at its other end: it is asked. The answer is used for
+one direct session, and asked for again for the next one, so it follows a failover.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Mapping, NamedTuple
+
+import psycopg2
+from psycopg2.extensions import libpq_version
+
+from ..config.parameters import AUTO, connect_timeout
+from ..config.timing import ROUTE_TIMEOUT
+from .hosts import PrimaryUnavailable
+from .pool_mode import PoolMode
+from .session import OnWait, Session, one_line
+from .wakeup import Wakeup
+
+# the port that the server has itself, where the session came through a socket
+ROUTE_SQL = """
+    SELECT current_database(), host(inet_server_addr()),
+        coalesce(inet_server_port(), current_setting('port')::int), pg_is_in_recovery(),
+        current_setting('search_path'), current_user
+"""
+
+# no password goes in clear text, nor as an MD5 hash, to a server that the operator has not named
+REQUIRE_AUTH_SINCE = 160000  # libpq's version
+SAFE_AUTH = "scram-sha-256,gss,sspi,none"
+ENCRYPTED = ("require", "verify-ca", "verify-full")
+
+NO_ROUTE = "where PostgreSQL is cannot be asked (imdispatcher_db_host = auto): {}"
+
+
+class Route(NamedTuple):
+    """The other end of a pooled connection."""
+
+    name: str  # of the database, at the pooler
+    pooler: str  # the pooler's host, as it was reached
+    database: str  # the database's own name
+    address: str | None  # the server's; None: the pooler reaches it through a socket
+    port: int
+    standby: bool
+    search_path: str
+    user: str
+
+    @property
+    def end(self) -> str:
+        """The database and the server, for the log."""
+        return f"{self.database} at {self.address or self.pooler}:{self.port}"
+
+
+def read_route(session: Session, name: str, on_wait: OnWait = None) -> Route:
+    """Ask the server at the other end of a pooled session where that is.
+
+    :param name: of the database, at the pooler
+    :raises psycopg2.Error: where there is no answer
+    """
+    row = session.run(ROUTE_SQL, on_wait)
+    return Route(name, session.endpoint.rpartition(":")[0].strip("[]"), *row)
+
+
+def list_attempts(
+    parameters: Mapping[str, str], pooled: Mapping[str, str], route: Route
+) -> list[dict[str, str]]:
+    """Return the parameters that may lead where a pooled connection leads, the best first.
+
+    :param parameters: libpq's, of a direct connection; ``AUTO`` as host: where the route leads
+    :param pooled: libpq's, of the pooled connection
+    """
+    if parameters.get("host") != AUTO:
+        return [dict(parameters)]
+    port = parameters.get("port") or str(route.port)
+    attempts = []
+    for host in _hosts(route):
+        attempt = {**parameters, "host": host, "port": port}
+        encrypted = parameters.get("sslmode") in ENCRYPTED
+        if host != route.pooler and not encrypted and libpq_version() >= REQUIRE_AUTH_SINCE:
+            attempt.setdefault("require_auth", SAFE_AUTH)
+        attempts.append(attempt)
+    return [*attempts, _pooler_itself(parameters, pooled)]
+
+
+def _hosts(route: Route) -> list[str]:
+    """Return where the server may be; it tells a loopback address, or none, where the pooler is on
+    its machine: the one that ``db_host`` names."""
+    if route.address and not ipaddress.ip_address(route.address).is_loopback:
+        return [route.address]
+    here = route.pooler in ("", "localhost") or route.pooler.startswith(("/", "@"))
+    hosts = [route.pooler, route.address or "127.0.0.1"] if here else [route.pooler]
+    return list(dict.fromkeys(hosts))
+
+
+def _pooler_itself(parameters: Mapping[str, str], pooled: Mapping[str, str]) -> dict[str, str]:
+    """Return ``db_host`` and ``db_port``: a pooler in session mode, or none at all."""
+    result = {key: text for key, text in parameters.items() if key not in ("host", "port")}
+    result.update({key: pooled[key] for key in ("host", "hostaddr", "port") if key in pooled})
+    return result
+
+
+class Router:
+    """Finds direct parameters; remembers the last route for the time when the pooler is away.
+
+    :param pooled: libpq's parameters of the pooled connection to the system database
+    """
+
+    def __init__(self, pooled: Mapping[str, str]):
+        self._pooled, self._pool_mode = pooled, PoolMode(pooled)
+        self._last: list[dict[str, str]] = []
+
+    def find(
+        self,
+        parameters: Mapping[str, str],
+        wakeup: Wakeup,
+        rotation: int = 0,
+        on_wait: OnWait = None,
+    ) -> list[dict[str, str]]:
+        """Return the parameters that may lead where the pooled connection leads, the best first.
+
+        :param parameters: libpq's, of a direct connection; only ``AUTO`` as host has to be found
+        :param wakeup: what may end the wait
+        :param rotation: which address of the pooler comes first
+        :raises PrimaryUnavailable: where the pooler does not answer, and never did
+        """
+        if parameters.get("host") != AUTO:
+            return [dict(parameters)]
+        timeout = ROUTE_TIMEOUT if self._last else connect_timeout(parameters)
+        try:
+            with Session(self._pooled, timeout, wakeup, rotation, on_wait) as session:
+                route = read_route(session, self._pooled["dbname"])
+                self._last = list_attempts(parameters, self._pooled, route)
+                if self._pool_mode.is_transaction(session, wakeup, rotation):
+                    self._last.pop()  # the pooler itself would not receive anything
+        except psycopg2.Error as error:
+            if not self._last:
+                raise PrimaryUnavailable(NO_ROUTE.format(one_line(error))) from None
+        return self._last

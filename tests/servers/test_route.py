@@ -1,0 +1,300 @@
+"""The direct connection is the other end of the pooled one, and proven; or it is not used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+
+import psycopg2
+import pytest
+
+from bus_alt_connection.integration.database_manager import Tools
+from bus_alt_connection.listener.inbox import Inbox
+from bus_alt_connection.listener.listener import Listener
+from bus_alt_connection.listener.status import State
+from bus_alt_connection.postgres.proof import DirectConnections, NotProven, prove
+
+from ..stack.deployment import Servers
+from ..stack.odoo import ROLE
+from ..stack.pgbouncer import PgBouncer
+from ..stack.postgres import BIN, Postgres, server_environ
+from ..stack.process import wait_until
+from .conftest import QUICK, settings_of
+
+AUTO = {"imdispatcher_db_host": "auto", "imdispatcher_db_port": ""}
+
+
+@contextlib.contextmanager
+def pgbouncer(servers: Servers, more: str = "", **aliases):
+    """Another PgBouncer, which knows databases by other names."""
+    folder = servers.folder / f"pgbouncer-{secrets.token_hex(4)}"
+    passwords = {"ODOO_DB_PASSWORD": servers.password}
+    passwords["PGBOUNCER_ADMIN_PASSWORD"] = secrets.token_hex(16)
+    pooler = PgBouncer(folder, servers.postgres, passwords, more, aliases)
+    try:
+        yield pooler.start()
+    finally:
+        pooler.stop()
+
+
+@contextlib.contextmanager
+def database(postgres: Postgres, name: str, content: str):
+    """A database with one row that tells it from others."""
+    postgres.execute(f'CREATE DATABASE "{name}" OWNER "{ROLE}"')
+    try:
+        postgres.execute(
+            f"CREATE TABLE which AS SELECT '{content}'::text AS content;"
+            f' ALTER TABLE which OWNER TO "{ROLE}"',
+            dbname=name,
+        )
+        yield
+    finally:
+        postgres.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def behind(servers: Servers, pooler, **options):
+    """Settings of an Odoo behind this pooler."""
+    own = {"host": pooler.host, "port": pooler.port}
+    return settings_of(servers, own=own, **options)
+
+
+def found(settings, name: str) -> dict:
+    return prove(settings.direct, settings.pooled, name).parameters
+
+
+def content(parameters: dict) -> str:
+    with contextlib.closing(psycopg2.connect(**parameters)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT content FROM which")
+        return cursor.fetchone()[0]
+
+
+def dump(settings, name: str) -> str:
+    """Back up a database as Odoo does: pg_dump is given its name."""
+    tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+
+    def dump_db(database):
+        environ = tools.environ(os.environ.copy)
+        environ["LD_LIBRARY_PATH"] = server_environ()["LD_LIBRARY_PATH"]
+        command = [BIN / "pg_dump", "--no-owner", database]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+
+    return tools.dump(dump_db, name).stdout
+
+
+@pytest.mark.parametrize("options", [{}, AUTO], ids=["named", "auto"])
+@pytest.mark.parametrize("namesake", [True, False], ids=["with a namesake", "without"])
+def test_an_alias_leads_to_the_real_database(own_servers, options, namesake):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(database(own_servers.postgres, "shop", "the real one"))
+        if namesake:
+            stack.enter_context(database(own_servers.postgres, "live", "an empty one"))
+        pooler = stack.enter_context(pgbouncer(own_servers, live="shop"))
+        settings = behind(own_servers, pooler, **options)
+        assert content(found(settings, "live")) == "the real one"
+        assert "the real one" in dump(settings, "shop")
+        with pytest.raises(NotProven, match=r"the pooler's database live is shop at 127\.0\.0\.1:"):
+            dump(settings, "live")
+
+
+@pytest.mark.parametrize("options", [{}, AUTO], ids=["named", "auto"])
+def test_a_database_that_was_moved_to_another_server(own_servers, options):
+    """Its old copy is still on the first one, under the same name."""
+    other = Postgres(own_servers.folder / "other")
+    with contextlib.ExitStack() as stack:
+        other.start()
+        stack.callback(other.stop)
+        other.create_role(ROLE, own_servers.password)
+        stack.enter_context(database(own_servers.postgres, "tenant", "the old copy"))
+        stack.enter_context(database(other, "tenant", "the moved one"))
+        pooler = stack.enter_context(pgbouncer(own_servers, tenant=(other, "tenant")))
+        settings = behind(own_servers, pooler, **options)
+        if options:
+            assert content(found(settings, "tenant")) == "the moved one"
+            assert "the moved one" in dump(settings, "tenant")
+        else:
+            both = (
+                f"tenant at 127.0.0.1:{other.port}.*tenant at 127.0.0.1:{own_servers.postgres.port}"
+            )
+            with pytest.raises(NotProven, match=both):
+                found(settings, "tenant")
+            with pytest.raises(NotProven, match=both):
+                dump(settings, "tenant")
+
+
+def test_a_pooler_that_keeps_sessions_of_one_database_alone(own_servers):
+    """The session entry for ``postgres``, named as the direct connection."""
+    with database(own_servers.postgres, "shop", "the shop"), pgbouncer(own_servers) as plain:
+        local = plain.folder / "local.ini"
+        server = f"host={own_servers.postgres.host} port={own_servers.postgres.port}"
+        entry = f"postgres = {server} pool_mode=session\n"
+        local.write_text(local.read_text().replace("[databases]\n", f"[databases]\n{entry}"))
+        plain.admin("RELOAD")
+        same = {"imdispatcher_db_port": plain.port}
+        settings = behind(own_servers, plain, **same)
+        assert found(settings, "postgres")["port"] == str(plain.port)
+        with pytest.raises(NotProven, match="which is a pooler in transaction mode"):
+            found(settings, "shop")
+
+
+def test_auto_is_the_server_behind_the_pooler(servers):
+    parameters = found(settings_of(servers, **AUTO), "postgres")
+    assert (parameters["host"], parameters["port"]) == ("127.0.0.1", str(servers.postgres.port))
+
+
+def test_auto_behind_nothing_is_db_host_itself(servers):
+    settings = settings_of(servers, own=servers.straight._asdict(), **AUTO)
+    assert found(settings, "postgres")["port"] == str(servers.straight.port)
+
+
+def test_auto_with_a_port_where_no_server_is(servers):
+    """db_host itself is tried then, which is a pooler in transaction mode: refused."""
+    settings = settings_of(servers, **{**AUTO, "imdispatcher_db_port": 1})
+    with pytest.raises(NotProven, match="which is a pooler in transaction mode"):
+        found(settings, "postgres")
+
+
+def test_auto_through_a_pooler_in_session_mode_that_alone_can_be_reached(own_servers):
+    with pgbouncer(own_servers, "pool_mode = session") as pooler:
+        settings = behind(own_servers, pooler, **{**AUTO, "imdispatcher_db_port": 1})
+        assert found(settings, "postgres")["port"] == str(pooler.port)
+
+
+def test_the_listener_follows_a_pooler_that_moves(own_servers, listen):
+    """Nothing is written down, so nothing is forgotten."""
+    other = Postgres(own_servers.folder / "other")
+    with contextlib.ExitStack() as stack:
+        other.start()
+        stack.callback(other.stop)
+        other.create_role(ROLE, own_servers.password)
+        site = listen(own_servers, settings_of(own_servers, **AUTO))
+        site.wait_for("listening")
+        assert f":{own_servers.postgres.port}," in site.status.where
+        own_servers.pgbouncer.move_to(other, lambda: None)
+        wait_until(lambda: f":{other.port}," in site.status.where, "it is at the other one", 30)
+        site.wait_for("listening")
+
+
+def test_the_last_route_is_used_while_the_pooler_is_away(own_servers, listen):
+    site = listen(own_servers, settings_of(own_servers, **AUTO))
+    site.wait_for("listening")
+    ((backend, _name, _port),) = own_servers.postgres.listeners()
+    own_servers.pgbouncer.stop()
+    own_servers.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
+    wait_until(lambda: own_servers.postgres.listeners() not in ([], [backend]), "it listens again")
+    assert site.state != "listening", "what the pooler does is not known"
+    own_servers.pgbouncer.start()
+    site.wait_for("listening")
+
+
+def test_the_pooler_is_away_at_the_start(own_servers):
+    own_servers.pgbouncer.stop()
+    with contextlib.closing(Inbox("imbus")) as inbox:
+        listener = Listener(settings_of(own_servers, **AUTO), inbox, QUICK)
+        listener.start()
+        status = listener.status
+        wait_until(lambda: status.state is State.DEAF, "it is deaf")
+        assert "cannot be asked (imdispatcher_db_host = auto)" in status.reason
+        own_servers.pgbouncer.start()
+        wait_until(lambda: status.state is State.LISTENING, "it listens", 20)
+
+
+def test_an_old_server_that_still_runs(own_servers):
+    """PostgreSQL has moved, the pooler follows, imdispatcher_db_host was forgotten."""
+    other = Postgres(own_servers.folder / "other")
+    with contextlib.ExitStack() as stack:
+        other.start()
+        stack.callback(other.stop)
+        other.create_role(ROLE, own_servers.password)
+        for server, row in ((own_servers.postgres, "old"), (other, "new")):
+            stack.enter_context(database(server, "shop", row))
+        named = settings_of(own_servers)
+        own_servers.pgbouncer.move_to(other, lambda: None)
+        with pytest.raises(NotProven, match=f"127.0.0.1:{other.port}"):
+            found(named, "shop")
+        assert content(found(settings_of(own_servers, **AUTO), "shop")) == "new"
+
+
+def test_a_standby_behind_the_pooler(own_servers):
+    standby = Postgres(own_servers.folder / "standby", primary=own_servers.postgres)
+    with contextlib.ExitStack() as stack:
+        standby.start()
+        stack.callback(standby.stop)
+        own_servers.pgbouncer.move_to(standby, lambda: None)
+        with pytest.raises(NotProven, match="leads to a standby"):
+            found(settings_of(own_servers, **AUTO), "postgres")
+
+
+def test_another_search_path_is_noticed(own_servers, monkeypatch):
+    """This PgBouncer ignores what a client puts into its options."""
+    with pgbouncer(own_servers, "ignore_startup_parameters = extra_float_digits,options") as pooler:
+        settings = behind(own_servers, pooler)
+        prove(settings.direct, settings.pooled, "postgres").check_search_path()
+        monkeypatch.setenv("PGOPTIONS", "-c search_path=elsewhere")
+        proven = prove(settings.direct, settings.pooled, "postgres")
+    with pytest.raises(
+        NotProven, match=r"search_path is .* on the pooled .*'elsewhere' on the dir"
+    ):
+        proven.check_search_path()
+
+
+def test_a_service_file_with_a_role_of_its_own(servers, monkeypatch, tmp_path):
+    """pg_dump is Odoo's role all the same."""
+    servers.postgres.create_role("listens_only", "another", "")
+    path = tmp_path / "services"
+    path.write_text(
+        f"[direct]\nhost=127.0.0.1\nport={servers.straight.port}\nuser=listens_only\npassword=another\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    place = dict.fromkeys(("imdispatcher_db_host", "imdispatcher_db_port"), "")
+    settings = settings_of(servers, imdispatcher_db_service="direct", **place)
+    with database(servers.postgres, "shop", "the shop"):
+        assert "the shop" in dump(settings, "shop")
+        servers.pgbouncer.forget("shop")
+
+
+def test_a_service_in_odoos_environment(servers, monkeypatch, tmp_path):
+    """It names the pooler, and beats PGHOST."""
+    path = tmp_path / "services"
+    path.write_text(f"[pooler]\nhost=127.0.0.1\nport={servers.pooled.port}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(path))
+    monkeypatch.setenv("PGSERVICE", "pooler")
+    settings = settings_of(servers)
+    tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+    environ = tools.environ(os.environ.copy)
+    assert "PGSERVICE" not in environ
+    assert environ["PGPORT"] == str(servers.straight.port)
+
+
+def test_a_tool_of_another_addon_gets_no_namesake(own_servers):
+    """It does not say which database it is for."""
+    with contextlib.ExitStack() as stack:
+        for name in ("shop", "live"):
+            stack.enter_context(database(own_servers.postgres, name, name))
+        pooler = stack.enter_context(pgbouncer(own_servers, live="shop"))
+        settings = behind(own_servers, pooler, db_name="live")
+        tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+        assert tools.environ(lambda: {"PGPORT": "6432"}) == {"PGPORT": "6432"}
+
+
+def test_a_role_with_a_timezone_of_its_own(servers, listen):
+    """One instant has two texts then."""
+    servers.postgres.create_role("elsewhere", "another", "")
+    servers.postgres.execute("ALTER ROLE elsewhere SET timezone = 'Asia/Tokyo'")
+    servers.postgres.execute("ALTER ROLE elsewhere SET datestyle = 'German'")
+    role = {"imdispatcher_db_user": "elsewhere", "imdispatcher_db_password": "another"}
+    site = listen(servers, settings_of(servers, **role))
+    site.wait_for("listening")
+    session, notified = site.listener._session, site.listener._notified_server
+    assert session.server.start_time == notified.start_time
+    assert "it does not answer any more" in str(session.explain_missed_probe(notified, 9))
+
+
+def test_a_proof_leaves_nothing_behind(servers):
+    settings = settings_of(servers)
+    for _time in range(3):
+        prove(settings.direct, settings.pooled, "postgres")
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
+    wait_until(lambda: servers.postgres.execute(query) == [(0,)], "its sessions are closed")
