@@ -6,9 +6,8 @@ It starts the listener that the server would start, and waits for its verdict.
 
 from __future__ import annotations
 
-import enum
 import time
-from typing import NamedTuple
+from typing import Collection
 
 import psycopg2
 
@@ -17,26 +16,12 @@ from ..config.settings import DB_PREFIX
 from ..config.timing import CHECK_PROBE_TIMEOUT, CHECK_TIMEOUT, CHECK_TOTAL_TIMEOUT, Timing
 from ..listener.inbox import Inbox
 from ..listener.listener import Listener
-from ..listener.session import PoolerError, StandbyError
 from ..listener.status import State
-from ..postgres.pool_mode import BACKEND_PID_SQL, is_transaction_pooling
-from ..postgres.primary import find_primary
+from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.pool_mode import BACKEND_PID_SQL
 from ..postgres.session import Session, one_line
-
-NAME_POSTGRESQL = PoolerError.advice
-
-# what to do, by a word of libpq's or PostgreSQL's; this addon's own errors bring their advice
-ADVICE = {
-    "password": "Set imdispatcher_db_user and imdispatcher_db_password, or a passfile.",
-    "pg_hba": "Add a line to pg_hba.conf: host <database> <role> <address>/32 scram-sha-256",
-    "permission denied": "GRANT CONNECT ON DATABASE <database> TO <role>;",
-    "certificate": "Check imdispatcher_db_host and imdispatcher_db_sslrootcert.",
-    "does not exist": "Check imdispatcher_db_name and imdispatcher_db_user.",
-    "SSL": "The server does not offer what imdispatcher_db_sslmode asks for.",
-    "no answer": f"Something drops the packets: a firewall, a wrong address. {NAME_POSTGRESQL}",
-    "refused": f"Nothing listens there; see listen_addresses in postgresql.conf. {NAME_POSTGRESQL}",
-    "resolved": "Check the name in imdispatcher_db_host.",
-}
+from .databases import check_database, check_role, is_lent, try_auto
+from .finding import NAME_POSTGRESQL, Finding, Mark, advise
 
 TRANSACTION_POOLER = "is a pooler that lends server connections: a LISTEN does not survive there"
 SESSION_POOLER = (
@@ -48,6 +33,12 @@ NO_POOLER_SEEN = (
     " not needed"
 )
 
+MIXED_POOLER = (
+    "is a pooler that keeps sessions for {}, but lends server connections for {}: backups, module"
+    " updates and queue_job need this addon"
+)
+POOLED_ADVICE = "Check Odoo's own db_host, db_port, db_user and db_password."
+
 USED_CONNECTIONS_SQL = """
     SELECT current_setting('max_connections')::int
         - current_setting('superuser_reserved_connections')::int, count(*),
@@ -56,60 +47,47 @@ USED_CONNECTIONS_SQL = """
 """
 
 
-class Mark(enum.Enum):
-    """What stands before a line of the report."""
-
-    OK = "✓"
-    FAILED = "✗"
-    NOTE = "•"
-
-
-class Finding(NamedTuple):
-    """One line of the report, and what to do about it."""
-
-    mark: Mark
-    text: str
-    advice: str = ""
-
-
-def advise(text: str, error: object = None) -> str:
-    """Return what to do about an error with this text."""
-    by_words = (advice for word, advice in ADVICE.items() if word in text)
-    return getattr(error, "advice", "") or next(by_words, "")
-
-
-def run(settings: Settings, needed: int) -> list[Finding]:
+def run(settings: Settings, needed: int, databases: Collection[str] = ()) -> list[Finding]:
     """Return what was found.
 
     :param needed: how many direct connections this Odoo opens
+    :param databases: of Odoo's own, that are looked at
     """
     try:
-        findings, transaction_pooling = _check_pooled(settings, needed)
+        findings, needs_direct = _check_pooled(settings, needed, databases)
     except psycopg2.Error as error:
-        text, transaction_pooling = f"db_host and db_port: {one_line(error)}", True
-        advice = "Check Odoo's own db_host, db_port, db_user and db_password."
+        text, needs_direct = f"db_host and db_port: {one_line(error)}", True
+        advice = advise(text) if "no such database" in text else POOLED_ADVICE
         findings = [Finding(Mark.FAILED, text, advice)]
     if settings.has_direct_settings:
         findings += _check_direct(settings)
-    elif transaction_pooling:
+        for database in databases:
+            findings += check_database(settings, database)
+        findings += [] if databases else check_role(settings)
+    elif needs_direct:
         text = "no imdispatcher_db_* setting is there"
-        findings.append(Finding(Mark.FAILED, text, NAME_POSTGRESQL))
+        findings.append(Finding(Mark.FAILED, text, try_auto(settings) or NAME_POSTGRESQL))
     return findings
 
 
-def _check_pooled(settings: Settings, needed: int) -> tuple:
-    pooled = settings.pooled, CHECK_TIMEOUT
-    with Session(*pooled) as session, Session(*pooled) as other:
+def _check_pooled(settings: Settings, needed: int, databases: Collection[str]) -> tuple:
+    """Return what the pooled connection is, and whether something needs a direct one."""
+    with Session(settings.pooled, CHECK_TIMEOUT) as session:
         limit, used, listeners = session.run(USED_CONNECTIONS_SQL)
-        transaction_pooling = is_transaction_pooling(session, other)
         (backend,) = session.run(BACKEND_PID_SQL)
-        same = backend == session.connection.get_backend_pid()
-        kind = NO_POOLER_SEEN if same else SESSION_POOLER
-        kind = TRANSACTION_POOLER if transaction_pooling else kind
-        found = Finding(Mark.OK, f"db_host and db_port: {session.endpoint} {kind}")
+        pooler = backend != session.connection.get_backend_pid()
+        endpoint = session.endpoint
+    lent = [name for name in (settings.database, *databases) if is_lent(settings, name)]
+    if settings.database in lent:
+        kind = TRANSACTION_POOLER
+    elif lent:
+        kind = MIXED_POOLER.format(settings.database, ", ".join(lent))
+    else:
+        kind = SESSION_POOLER if pooler else NO_POOLER_SEEN
     room = f"{used} of {limit} connections of PostgreSQL are in use, {listeners} by listeners"
-    room = Finding(Mark.NOTE, f"{room}; this Odoo opens {needed} for its own")
-    return [found, room], transaction_pooling
+    room = f"{room}; this Odoo opens {needed} for its own"
+    found = Finding(Mark.OK, f"db_host and db_port: {endpoint} {kind}")
+    return [found, Finding(Mark.NOTE, room)], bool(lent)
 
 
 def _check_direct(settings: Settings) -> list[Finding]:
@@ -122,8 +100,7 @@ def _check_direct(settings: Settings) -> list[Finding]:
     mode = settings.listener.get("sslmode", default)
     heard = f"a NOTIFY on the pooled connection was heard at {status.where}"
     encrypted = f"the direct connection: {tls or 'not encrypted'} (sslmode={mode})"
-    findings = [Finding(Mark.OK, heard), Finding(Mark.NOTE, encrypted)]
-    return findings + _check_odoos_role(settings)
+    return [Finding(Mark.OK, heard), Finding(Mark.NOTE, encrypted)]
 
 
 def _listen_for_a_moment(settings: Settings) -> tuple:
@@ -136,24 +113,13 @@ def _listen_for_a_moment(settings: Settings) -> tuple:
     status = thread.status
     thread.start()
     deadline = time.monotonic() + CHECK_TOTAL_TIMEOUT
-    # of several hosts the first may be dead; a name may have the addresses of standbys, too
-    has_several_hosts = "," in listener.get("hostaddr", listener.get("host", ""))
 
     def may_change() -> bool:
-        another_host = has_several_hosts or isinstance(status.error, StandbyError)
-        return status.state is State.STARTING or (status.state is State.DEAF and another_host)
+        # another host or address may answer, and may be the primary
+        elsewhere = isinstance(status.error, PrimaryUnavailable) or "no answer" in status.reason
+        return status.state is State.STARTING or (status.state is State.DEAF and elsewhere)
 
     while time.monotonic() < deadline and may_change():
         time.sleep(0.02)
     inbox.close()
     return status, thread.tls
-
-
-def _check_odoos_role(settings: Settings) -> list[Finding]:
-    """Find out whether Odoo's own role may connect, where another one listens."""
-    try:
-        find_primary({**settings.direct, "connect_timeout": str(CHECK_TIMEOUT)})
-    except psycopg2.Error as error:
-        text = f"module updates and backups may fail: {one_line(error)}"
-        return [Finding(Mark.NOTE, text, advise(text, error))]
-    return []

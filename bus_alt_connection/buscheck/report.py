@@ -7,7 +7,7 @@ from typing import Collection
 
 from ..config.parameters import Settings
 from ..config.settings import DB_NAME, DB_PREFIX, SECRET
-from .checks import Finding, Mark
+from .finding import Finding, Mark
 
 
 def report(settings: Settings, findings: Collection[Finding]) -> dict:
@@ -18,9 +18,17 @@ def report(settings: Settings, findings: Collection[Finding]) -> dict:
         source = given.source if given else "Odoo's own or the addon's default"
         value = "(set)" if SECRET.search(keyword) else text
         rows.append({"name": keyword, "value": value, "source": source})
-    failed = [finding.text for finding in findings if finding.mark is Mark.FAILED]
-    verdict = f"Notifications do NOT arrive: {failed[0]}" if failed else "Notifications arrive."
-    checks = [finding._replace(mark=finding.mark.value)._asdict() for finding in findings]
+    failed = [finding for finding in findings if finding.mark is Mark.FAILED]
+    away = [finding.text for finding in failed if finding.about_notifications]
+    verdict = "Notifications arrive."
+    if away:
+        verdict = f"Notifications do NOT arrive: {away[0]}"
+    elif failed:
+        verdict = f"Notifications arrive, but not all is well: {failed[0].text}"
+    checks = [
+        {"mark": finding.mark.value, "text": finding.text, "advice": finding.advice}
+        for finding in findings
+    ]
     return {"ok": not failed, "settings": rows, "checks": checks, "verdict": verdict}
 
 

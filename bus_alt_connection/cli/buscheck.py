@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import importlib
 import json
 import os
 import sys
@@ -39,6 +40,12 @@ def finish(report: dict, text: str, status: int, as_json: bool) -> None:
     sys.exit(status)
 
 
+def list_databases(resolution) -> list:
+    """Return the databases of this Odoo, as the database manager lists them."""
+    module = importlib.import_module(resolution.found["databases"].module)
+    return module.list_dbs(force=True)
+
+
 class Buscheck(Command):
     """Check that notifications will arrive: start the listener, and send it one"""
 
@@ -50,6 +57,9 @@ class Buscheck(Command):
             prog="odoo-bin buscheck", description=self.__doc__, epilog="Odoo's own options follow."
         )
         parser.add_argument("--json", action="store_true", help="for machines")
+        parser.add_argument(
+            "--all", action="store_true", help="look at all databases, not only at -d (db_name)"
+        )
         known, rest = parser.parse_known_args(args)
         odoo.tools.config.parse_config(rest)
         odoo.modules.module.initialize_sys_path()
@@ -61,7 +71,7 @@ class Buscheck(Command):
             finish({"ok": False, "verdict": verdict}, f"✗ {verdict}", 1, known.json)
         # only now is the path of the addons known; this file is not always a part of one
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection.buscheck import checks, report
+        from odoo.addons.bus_alt_connection.buscheck import checks, finding, report
 
         # pylint: disable-next=odoo-addons-relative-import
         from odoo.addons.bus_alt_connection.config.settings import InvalidSetting
@@ -81,8 +91,9 @@ class Buscheck(Command):
         needed = 1
         if config["workers"] and targets.CRON_WORKER in resolution.found:
             needed += config["max_cron_threads"]
-        findings = [checks.Finding(checks.Mark.FAILED, text) for text in failed]
-        findings += checks.run(settings, needed)
+        findings = [finding.Finding(finding.Mark.FAILED, text) for text in failed]
+        databases = list_databases(resolution) if known.all else settings.served
+        findings += checks.run(settings, needed, databases)
         notes = list(resolution.unloadable)
         if settings.has_direct_settings:
             notes = queue_job.describe_target(settings, resolution) + notes
@@ -90,6 +101,6 @@ class Buscheck(Command):
             notes.append(NOT_IN_THE_FILE.format(config.rcfile, os.path.dirname(loaded)))
         for path in others:
             notes.append(f"{path} has the same name and is not loaded: {loaded} comes first")
-        findings += [checks.Finding(checks.Mark.NOTE, text) for text in notes]
+        findings += [finding.Finding(finding.Mark.NOTE, text) for text in notes]
         shown = report.report(settings, findings)
         finish(shown, report.format_report(shown), 0 if shown["ok"] else 1, known.json)

@@ -59,6 +59,7 @@ CATCH_UP_JITTER = 0.3
 # the outbox
 ANSWER_TIMEOUT = 10.0  # connecting and each answer: a pooler that is paused gives it late
 POOL_MODE_TIMEOUT = 1.0  # connecting a second session, to see the pooler's pool mode
+POOL_MODE_MORE_TIMEOUT = 0.25  # a third one, where several poolers may be behind one address
 POOL_MODE_TTL = 600.0  # how long that is believed
 IDLE_TIMEOUT = 60.0  # a session without use
 LEND_TIMEOUT = 1.0  # how long an idle session is lent to commits before it is looked after

@@ -15,6 +15,7 @@ from .wakeup import Wakeup
 
 BACKEND_PID_SQL = "SELECT pg_backend_pid()"
 ROUNDS = 5
+SESSIONS = 3
 
 
 class PoolMode:
@@ -43,24 +44,38 @@ class PoolMode:
         now = self._clock()
         if now >= self._expires:
             self._expires, self._transaction = now + timing.POOL_MODE_TTL, False
-            # no second connection in time: the pool is in session mode, or full
-            with contextlib.suppress(psycopg2.Error), self._connect(
-                self._parameters, timing.POOL_MODE_TIMEOUT, wakeup, rotation
-            ) as other:
-                self._transaction = is_transaction_pooling(session, other)
+            self._transaction = is_transaction_pooling(
+                session,
+                lambda seconds: self._connect(self._parameters, seconds, wakeup, rotation),
+            )
         return self._transaction
 
 
-def is_transaction_pooling(session: Session, other: Session) -> bool:
-    """Tell whether these two get server connections of a pooler per transaction, in turn.
+def is_transaction_pooling(
+    session: Session, connect: Callable[[float], Session], limit: int = SESSIONS
+) -> bool:
+    """Tell whether sessions with a pooler get server connections per transaction, in turn.
 
-    A pooler in session mode invents backend ids too, so nothing but that shows it. Neither holds a
-    transaction meanwhile: a fleet that checks at once would wait for itself.
+    A pooler in session mode invents backend ids too, so nothing but that shows it. None of the
+    sessions holds a transaction meanwhile: a fleet that checks at once would wait for itself.
+    Several poolers may be behind one address: two sessions with two of them share nothing.
 
-    :raises psycopg2.OperationalError: where one of them gets no server connection in time
+    :param connect: opens another session like it, within so many seconds
+    :param limit: how many sessions are compared, at most
     """
-    for _round in range(ROUNDS):
-        first, again = session.run(BACKEND_PID_SQL), session.run(BACKEND_PID_SQL)
-        if first != again or other.run(BACKEND_PID_SQL) == first:
-            return True
+    direct = session.run(BACKEND_PID_SQL) == (session.connection.get_backend_pid(),)
+    sessions, seconds = [session], timing.POOL_MODE_TIMEOUT
+    # no other connection in time: the pool is in session mode, or full
+    with contextlib.ExitStack() as stack, contextlib.suppress(psycopg2.Error):
+        while len(sessions) < (2 if direct else limit):
+            sessions.append(stack.enter_context(connect(seconds)))
+            seconds = timing.POOL_MODE_MORE_TIMEOUT
+            if any(_share(sessions) for _round in range(ROUNDS)):
+                return True
     return False
+
+
+def _share(sessions: list[Session]) -> bool:
+    """Tell whether a session got two server connections, or two sessions got one."""
+    backends = [(each.run(BACKEND_PID_SQL), each.run(BACKEND_PID_SQL)) for each in sessions]
+    return len(set(backends)) < len(sessions) or any(first != again for first, again in backends)

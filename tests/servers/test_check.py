@@ -13,6 +13,7 @@ import psycopg2
 import pytest
 
 from bus_alt_connection.buscheck import checks
+from bus_alt_connection.buscheck.finding import Mark, advise
 from bus_alt_connection.buscheck.report import format_report, report
 
 from ..stack.pgbouncer import PgBouncer
@@ -252,7 +253,7 @@ def test_room_is_a_remark(servers, listen):
     settings = settings_of(servers)
     findings = checks.run(settings, 3)
     (room,) = [finding for finding in findings if "are in use" in finding.text]
-    assert room.mark is checks.Mark.NOTE
+    assert room.mark is Mark.NOTE
     assert "1 by listeners; this Odoo opens 3 for its own" in room.text
 
 
@@ -266,4 +267,4 @@ def test_it_leaves_no_session_behind(servers):
 
 def test_what_to_do_about_a_missing_certificate():
     text = 'root certificate file "/ca.crt" does not exist'
-    assert "imdispatcher_db_sslrootcert" in checks.advise(text)
+    assert "imdispatcher_db_sslrootcert" in advise(text)

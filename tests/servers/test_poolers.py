@@ -10,6 +10,7 @@ import psycopg2
 import pytest
 
 from bus_alt_connection.buscheck import checks
+from bus_alt_connection.buscheck.finding import Mark
 
 from ..stack import poolers
 from .conftest import settings_of
@@ -54,4 +55,4 @@ def test_what_buscheck_calls_it(servers, record_property):
     first, *others = checks.run(settings_of(servers), 1)
     record_property("buscheck", re.sub(r"^.*:\d+ ", "", first.text))
     assert (checks.TRANSACTION_POOLER in first.text) is (poolers.MODE == "transaction")
-    assert not [finding.text for finding in (first, *others) if finding.mark is checks.Mark.FAILED]
+    assert not [finding.text for finding in (first, *others) if finding.mark is Mark.FAILED]
