@@ -7,17 +7,18 @@ It starts the listener that the server would start, and waits for its verdict.
 from __future__ import annotations
 
 import time
-from typing import Collection
+from typing import Collection, Mapping
 
 import psycopg2
 
 from ..config.parameters import Settings
-from ..config.settings import DB_PREFIX
+from ..config.settings import AUTO, DB_PREFIX
 from ..config.timing import CHECK_PROBE_TIMEOUT, CHECK_TIMEOUT, CHECK_TOTAL_TIMEOUT, Timing
 from ..listener.inbox import Inbox
 from ..listener.listener import Listener
+from ..listener.session import StandbyError
 from ..listener.status import State
-from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.hosts import PrimaryUnavailable, resolve_hosts
 from ..postgres.pool_mode import BACKEND_PID_SQL
 from ..postgres.session import Session, one_line
 from .databases import check_database, check_role, is_lent, try_auto
@@ -60,10 +61,12 @@ def run(settings: Settings, needed: int, databases: Collection[str] = ()) -> lis
         advice = advise(text) if "no such database" in text else POOLED_ADVICE
         findings = [Finding(Mark.FAILED, text, advice)]
     if settings.has_direct_settings:
-        findings += _check_direct(settings)
+        direct = _check_direct(settings)
+        findings += direct
         for database in databases:
             findings += check_database(settings, database)
-        findings += [] if databases else check_role(settings)
+        if not databases and direct[0].mark is Mark.OK:
+            findings += check_role(settings)
     elif needs_direct:
         text = "no imdispatcher_db_* setting is there"
         findings.append(Finding(Mark.FAILED, text, try_auto(settings) or NAME_POSTGRESQL))
@@ -103,6 +106,17 @@ def _check_direct(settings: Settings) -> list[Finding]:
     return [Finding(Mark.OK, heard), Finding(Mark.NOTE, encrypted)]
 
 
+def _has_several_addresses(listener: Mapping[str, str]) -> bool:
+    """Tell whether another address may answer where the first does not."""
+    if listener.get("host") == AUTO:
+        return True
+    try:
+        resolved = resolve_hosts(listener, CHECK_TIMEOUT)
+    except PrimaryUnavailable:
+        return False
+    return "," in resolved.get("hostaddr", resolved.get("host", ""))
+
+
 def _listen_for_a_moment(settings: Settings) -> tuple:
     """Start the listener that the server would start, and return its status and its TLS."""
     listener = settings.listener
@@ -113,11 +127,11 @@ def _listen_for_a_moment(settings: Settings) -> tuple:
     status = thread.status
     thread.start()
     deadline = time.monotonic() + CHECK_TOTAL_TIMEOUT
+    has_others = _has_several_addresses(listener)
 
     def may_change() -> bool:
-        # another host or address may answer, and may be the primary
-        elsewhere = isinstance(status.error, PrimaryUnavailable) or "no answer" in status.reason
-        return status.state is State.STARTING or (status.state is State.DEAF and elsewhere)
+        another = has_others or isinstance(status.error, StandbyError)
+        return status.state is State.STARTING or (status.state is State.DEAF and another)
 
     while time.monotonic() < deadline and may_change():
         time.sleep(0.02)
