@@ -18,17 +18,17 @@ def main(conf: str, number: str, seconds: str):
 
     settings = load_settings()
     fleet = [listener.Listener(settings, inbox.Inbox("imbus", True)) for _ in range(int(number))]
-    for one in fleet:
-        one.start()
-    while any(one.state.name != "listening" for one in fleet):
+    for thread in fleet:
+        thread.start()
+    while any(thread.state.name != "listening" for thread in fleet):
         time.sleep(0.1)
     answers.write(json.dumps({"ready": True}) + "\n")
     answers.flush()
     before = time.process_time()
     time.sleep(float(seconds))
     cpu = time.process_time() - before
-    proven = max(time.monotonic() - one.state.proven for one in fleet)
-    deaf = sum(one.state.name != "listening" for one in fleet)
+    proven = max(time.monotonic() - thread.state.proven for thread in fleet)
+    deaf = sum(thread.state.name != "listening" for thread in fleet)
     answers.write(json.dumps({"cpu": cpu, "proven": proven, "deaf": deaf}) + "\n")
 
 
