@@ -65,12 +65,23 @@ apt_in() {
     "$program" -qq -oDir::State::Lists="$area/lists" -oDir::Cache="$area" "$@"
 }
 
-# unpack AREA FOLDER: the packages that apt downloaded there, into a new folder; removes them.
-unpack() {
-    rm -rf "$2"
-    mkdir -p "$2"
-    for deb in "$BUS_ALT_CACHE/apt/$1"/archives/*.deb; do dpkg-deb -x "$deb" "$2"; done
-    rm -f "$BUS_ALT_CACHE/apt/$1"/archives/*.deb
+# unpack_packages AREA FOLDER PACKAGES…: download packages and what they depend on, and unpack them
+# into a new folder.
+unpack_packages() {
+    archives=$BUS_ALT_CACHE/apt/$1/archives
+    from=$1 into=$2
+    shift 2
+    apt_get "$from" install --download-only --reinstall -y --no-install-recommends "$@" >/dev/null
+    rm -rf "$into"
+    mkdir -p "$into"
+    for deb in "$archives"/*.deb; do dpkg-deb -x "$deb" "$into"; done
+    rm -f "$archives"/*.deb
+}
+
+# postgresql_version AREA: print the major version of PostgreSQL there.
+postgresql_version() {
+    apt_cache "$1" depends postgresql |
+        sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1
 }
 
 # A Debian mirror for suites that the machine itself does not use.
@@ -119,13 +130,10 @@ need_servers() {
     if [ ! -e "$SERVERS/.complete-2" ]; then
         say "downloading PostgreSQL and PgBouncer (Debian packages, unpacked into the cache)"
         apt_get machine update || true  # a third-party source may be out of reach
-        version=$(apt_cache machine depends postgresql |
-            sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
+        version=$(postgresql_version machine)
         [ -n "$version" ] || fail "apt knows no package postgresql"
-        apt_get machine install --download-only --reinstall -y --no-install-recommends \
-            "postgresql-$version" "postgresql-client-$version" libpq5 pgbouncer tzdata iproute2 \
-            >/dev/null
-        unpack machine "$SERVERS"
+        unpack_packages machine "$SERVERS" "postgresql-$version" "postgresql-client-$version" \
+            libpq5 pgbouncer tzdata iproute2
         touch "$SERVERS/.complete-2"
     fi
     need_tools "$SERVERS"
@@ -166,13 +174,10 @@ need_sid() {
     if [ -e "$BUS_ALT_SID/.complete" ]; then return; fi
     say "downloading PostgreSQL and poolers of Debian's suite sid (60 MB)"
     use_suite sid
-    version=$(apt_cache sid depends postgresql |
-        sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
-    apt_get sid install --download-only -y --no-install-recommends \
-        "postgresql-$version" "postgresql-client-$version" pgbouncer odyssey pgagroal pgpool2 \
-        >/dev/null
-    unpack sid "$BUS_ALT_SID"
-    # the machine's C library may be too old for them: they start by the loader of their own
+    version=$(postgresql_version sid)
+    unpack_packages sid "$BUS_ALT_SID" "postgresql-$version" "postgresql-client-$version" \
+        pgbouncer odyssey pgagroal pgpool2
+    # the machine's C library may be too old for them: each starts with the loader from sid
     loader=$(echo "$BUS_ALT_SID"/usr/lib/*-linux-gnu*/ld-linux-*.so.*)
     for program in "$BUS_ALT_SID"/usr/lib/postgresql/*/bin/* \
         "$BUS_ALT_SID"/usr/sbin/pgbouncer "$BUS_ALT_SID"/usr/bin/odyssey \
@@ -192,13 +197,11 @@ need_browser() {
         say "downloading Chromium, nginx, Prometheus and systemd (Debian packages, unpacked into the cache)"
         apt_get machine update || true  # a third-party source may be out of reach
         packages="nginx systemd fonts-dejavu-core prometheus"
-        # Ubuntu's package chromium-browser is only a way to its snap
+        # Ubuntu's package chromium-browser only installs its snap
         ! apt_cache machine show chromium 2>/dev/null | grep -q '^Package: chromium$' ||
             packages="$packages chromium"
         # shellcheck disable=SC2086  # one word per package
-        apt_get machine install --download-only --reinstall -y --no-install-recommends $packages \
-            >/dev/null
-        unpack machine "$root"
+        unpack_packages machine "$root" $packages
         touch "$root/.complete-2"
     fi
     export BUS_ALT_BROWSER="$root" PLAYWRIGHT_BROWSERS_PATH="$BUS_ALT_CACHE/playwright"
@@ -215,9 +218,7 @@ need_cluster() {
     if [ ! -e "$root/.complete" ]; then
         say "downloading etcd and HAProxy (Debian packages, unpacked into the cache)"
         apt_get cluster update || true  # a third-party source may be out of reach
-        apt_get cluster install --download-only --reinstall -y --no-install-recommends \
-            etcd-server haproxy >/dev/null
-        unpack cluster "$root"
+        unpack_packages cluster "$root" etcd-server haproxy
         touch "$root/.complete"
     fi
     odoo_venv=$VENV
