@@ -180,7 +180,7 @@ def crowds(servers: list[MeasuredServer], sizes: tuple, rounds: int) -> Table:
                 assert len(arrivals) == size, "each has it, once"
                 if number >= len(hearing):  # the first round warms up
                     took[server.name][size].append(max(arrivals) - sent["begin"])
-    first = took[hearing[0].server.name][sizes[-1]]
+    first = took[hearing[0].name][sizes[-1]]
     for server in servers:
         if server not in hearing:
             table.add(server.name, *[NOTHING] * len(sizes), "-")
@@ -224,7 +224,7 @@ def bursts(
         twice = sum(max(0, len(arrivals.get(text, [])) - size) for text in begins)
         seconds = max(times) - min(begins.values())
         results[server.name].append((len(times) / seconds, late, lost, twice))
-    first = results[hearing[0].server.name]
+    first = results[hearing[0].name]
     for server in servers:
         if server not in hearing:
             table.add(server.name, NOTHING, *["-"] * 4, f"{size * number:,}", "-")
