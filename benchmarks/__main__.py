@@ -2,7 +2,7 @@
 
 All servers of a part run at once on one PostgreSQL, prefork, each with a database and a
 PgBouncer of its own, and are measured in turn. Without PART everything is measured, and
-benchmarks/results.md written. Some parts are apart, with options of their own: ``./run bench
+benchmarks/results.md written. Some parts are separate, with options of their own: ``./run bench
 backups`` is about pg_dump, ``updates`` about modules, ``queue_job`` about an addon beside,
 ``fleet`` about many Odoo servers, ``dashboard`` about what Grafana shows.
 """
@@ -13,15 +13,15 @@ import argparse
 import contextlib
 import sys
 
-from tests.stack.deployment import deployment
+from tests.stack.deployment import running_deployment
 from tests.stack.process import end_on_signals
 
 from . import backups, dashboard, fleet, measures, outages, queue_job, results, updates
-from .rivals import rivals
+from .setups import setups
 
-OF_TWO_WORKERS = ("notification", "crowds", "bursts", "paced", "killed", "cron")
-PARTS = (*OF_TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
-APART = {
+TWO_WORKERS = ("notification", "crowds", "bursts", "paced", "killed", "cron")
+PARTS = (*TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
+SEPARATE = {
     "backups": backups.main,
     "updates": updates.main,
     "queue_job": queue_job.main,
@@ -32,47 +32,54 @@ APART = {
 def measure(parts: list[str], quick: bool):
     """Yield the name and the table of each part."""
 
-    def of(full, short):
+    def pick(full, short):
         return short if quick else full
 
-    chosen = [name for name in OF_TWO_WORKERS if name in parts]
-    with deployment(options=measures.POSTGRESQL) as whole, contextlib.ExitStack() as stack:
-        yield "machine", results.machine(whole)
+    chosen = [name for name in TWO_WORKERS if name in parts]
+    with running_deployment(
+        options=measures.POSTGRESQL
+    ) as deployment, contextlib.ExitStack() as stack:
+        yield "machine", results.machine(deployment)
         if chosen:
-            running = [
-                measures.Sending(rival.start(whole, stack), whole, stack) for rival in rivals()
+            servers = [
+                measures.MeasuredServer(setup.start(deployment, stack), deployment, stack)
+                for setup in setups()
             ]
         calls = {
-            "notification": lambda: measures.notification(running, of(30, 3)),
-            "crowds": lambda: measures.crowds(running, of((1, 10, 100, 500), (1, 10)), of(9, 2)),
-            "bursts": lambda: measures.bursts(running, of(100, 10), of(1000, 50), of(3, 1)),
-            "paced": lambda: measures.bursts(
-                running, of(100, 10), of(500, 50), of(3, 1), every=1 / 40
+            "notification": lambda: measures.notification(servers, pick(30, 3)),
+            "crowds": lambda: measures.crowds(
+                servers, pick((1, 10, 100, 500), (1, 10)), pick(9, 2)
             ),
-            "killed": lambda: measures.killed(running, whole),
-            "cron": lambda: measures.cron(running, of(20, 3)),
+            "bursts": lambda: measures.bursts(servers, pick(100, 10), pick(1000, 50), pick(3, 1)),
+            "paced": lambda: measures.bursts(
+                servers, pick(100, 10), pick(500, 50), pick(3, 1), every=1 / 40
+            ),
+            "killed": lambda: measures.killed(servers, deployment),
+            "cron": lambda: measures.cron(servers, pick(20, 3)),
         }
         for name in chosen:
             yield name, calls[name]()
     alone = {
         "outages": outages.outages,
         "places": outages.few_places,
-        "dying": lambda *args: outages.dying(*args, of(100, 5)),
+        "dying": lambda *args: outages.dying(*args, pick(100, 5)),
     }
     for name in [name for name in alone if name in parts]:
-        with deployment(options=measures.POSTGRESQL) as whole:
-            yield name, alone[name](rivals(), whole)
+        with running_deployment(options=measures.POSTGRESQL) as deployment:
+            yield name, alone[name](setups(), deployment)
     if "pages" in parts:
-        with deployment(options=measures.POSTGRESQL) as whole, contextlib.ExitStack() as stack:
-            servers = [rival.start(whole, stack, workers=6, cron=0) for rival in rivals()]
-            yield "pages", measures.pages(servers, 4, of(5, 1), of(4, 1))
+        with running_deployment(
+            options=measures.POSTGRESQL
+        ) as deployment, contextlib.ExitStack() as stack:
+            servers = [setup.start(deployment, stack, workers=6, cron=0) for setup in setups()]
+            yield "pages", measures.pages(servers, 4, pick(5, 1), pick(4, 1))
     if "backends" in parts:
-        yield "backends", measures.backends(of((2, 4, 8), (2, 4)), of((1, 2, 3), (1, 2)))
+        yield "backends", measures.backends(pick((2, 4, 8), (2, 4)), pick((1, 2, 3), (1, 2)))
 
 
 def main(arguments: list[str]):
-    if arguments and arguments[0] in APART:
-        APART[arguments[0]](arguments[1:])
+    if arguments and arguments[0] in SEPARATE:
+        SEPARATE[arguments[0]](arguments[1:])
         return
     if arguments == ["dashboard"]:
         dashboard.main()
@@ -83,7 +90,7 @@ def main(arguments: list[str]):
     options = parser.parse_args(arguments)
     for name in options.parts:
         if name not in PARTS:
-            alone = ", ".join(APART)
+            alone = ", ".join(SEPARATE)
             parser.error(f"no part {name!r}; there are: {', '.join(PARTS)}; alone: {alone}")
     tables = {}
     where = ""

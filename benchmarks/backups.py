@@ -13,22 +13,22 @@ import subprocess
 import zipfile
 
 from tests.stack import manager, series
-from tests.stack.deployment import deployment
+from tests.stack.deployment import running_deployment
 from tests.stack.odoo import CHECKOUT
 from tests.stack.postgres import SERVERS
 from tests.stack.process import wait_until
 from tests.stack.users import Users
 
 
-def restores(whole, content: bytes) -> bool:
+def restores(deployment, content: bytes) -> bool:
     """Tell whether a backup can be restored, by loading its dump into an empty database."""
     dump = zipfile.ZipFile(io.BytesIO(content)).read("dump.sql")
-    whole.postgres.execute("CREATE DATABASE scratch")
+    deployment.postgres.execute("CREATE DATABASE scratch")
     try:
         loaded = subprocess.run(
             [
                 *(SERVERS / "tools" / "psql", "-q", "-X", "-v", "ON_ERROR_STOP=1"),
-                *("-h", whole.postgres.folder, "-p", str(whole.postgres.port)),
+                *("-h", deployment.postgres.folder, "-p", str(deployment.postgres.port)),
                 *("-U", "postgres", "-d", "scratch"),
             ],
             input=dump,
@@ -38,23 +38,23 @@ def restores(whole, content: bytes) -> bool:
         )
         if loaded.returncode:
             return False
-        rows = whole.postgres.execute("SELECT count(*) FROM res_users", dbname="scratch")
+        rows = deployment.postgres.execute("SELECT count(*) FROM res_users", dbname="scratch")
         return rows[0][0] > 0
     finally:
-        whole.postgres.execute("DROP DATABASE scratch WITH (FORCE)")
+        deployment.postgres.execute("DROP DATABASE scratch WITH (FORCE)")
 
 
 def measure(addon: bool, number: int):
-    with deployment() as whole:
-        options = {**whole.direct, **manager.OPTIONS}
-        with whole.odoo(addon=addon, options=options) as odoo:
+    with running_deployment() as deployment:
+        options = {**deployment.direct_settings, **manager.OPTIONS}
+        with deployment.odoo(addon=addon, options=options) as odoo:
             backups = []
-            with Users(whole.pooled, odoo.database) as users:
+            with Users(deployment.pooled, odoo.database) as users:
                 for _i in range(number):
-                    # stock Odoo may be its own victim
+                    # stock Odoo: its own queries may fail, and then there is no backup
                     with contextlib.suppress(RuntimeError):
                         backups.append(manager.backup(odoo))
-            good = sum(restores(whole, content) for content in backups)
+            good = sum(restores(deployment, content) for content in backups)
             print(
                 f"    backups made: {len(backups)} of {number}, that restore: {good};"
                 f" queries of others that failed: {len(users.errors):,} of {users.done:,}",
@@ -63,13 +63,13 @@ def measure(addon: bool, number: int):
             if not addon:
                 return
             try:
-                with Users(whole.pooled, odoo.database) as users:
+                with Users(deployment.pooled, odoo.database) as users:
                     manager.restore(odoo, "restored", backups[-1])
                     enough = users.done + 1000
                     wait_until(lambda: users.done > enough, "1,000 queries")
             finally:
-                whole.pgbouncer.forget("restored")
-                whole.postgres.execute("DROP DATABASE IF EXISTS restored WITH (FORCE)")
+                deployment.pgbouncer.forget("restored")
+                deployment.postgres.execute("DROP DATABASE IF EXISTS restored WITH (FORCE)")
             print(
                 "    during and after a restore, queries of others that failed:"
                 f" {len(users.errors):,} of {users.done:,}"

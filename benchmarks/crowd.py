@@ -23,7 +23,7 @@ from tests.stack.process import die_with_parent
 
 
 class Crowd:
-    """So many visitors, all subscribed to one channel, as a context."""
+    """So many websockets, all subscribed to one channel, as a context."""
 
     def __init__(self, odoo: Odoo, channel: str, number: int):
         with requests.Session() as session:
@@ -54,9 +54,10 @@ class Crowd:
         return json.loads(line)
 
     def arrivals(self, prefix: str, texts: int, timeout: float) -> dict[str, list[float]]:
-        """Wait until every visitor has so many texts that begin like this, or for a time.
+        """Wait until every websocket has so many texts with this prefix.
 
-        :return: for each text when it arrived, at each visitor (monotonic, s)
+        :param timeout: seconds, after which it returns what has arrived
+        :return: for each text when it arrived, at each websocket (monotonic, s)
         """
         order = {"prefix": prefix, "frames": texts * self.number, "timeout": timeout}
         self._popen.stdin.write(json.dumps(order) + "\n")
@@ -73,7 +74,7 @@ class Crowd:
         self._popen.stdout.close()
 
 
-class _Visitors:
+class _Websockets:
     """The websockets themselves, one greenlet each; ``received`` has when each text came."""
 
     def __init__(self, url: str, origin: str, cookie: str, channel: str):
@@ -82,7 +83,7 @@ class _Visitors:
         self._channel = channel
         self.received = collections.defaultdict(list)
 
-    def visit(self, subscribed):
+    def run(self, subscribed):
         last = 0
         while True:
             with contextlib.suppress(websocket.WebSocketException, OSError):
@@ -118,18 +119,18 @@ class _Visitors:
             time.sleep(0.02)
 
 
-def main(*where, number: int):
+def main(*connection, number: int):
     import gevent.event
     import gevent.fileobject
 
-    visitors = _Visitors(*where)
-    for _visitor in range(number):
+    websockets = _Websockets(*connection)
+    for _websocket in range(number):
         subscribed = gevent.event.Event()
-        gevent.spawn(visitors.visit, subscribed)
+        gevent.spawn(websockets.run, subscribed)
         subscribed.wait()
     print(json.dumps("ready"), flush=True)
     for line in gevent.fileobject.FileObjectThread(sys.stdin):
-        print(json.dumps(visitors.wait_for(**json.loads(line))), flush=True)
+        print(json.dumps(websockets.wait_for(**json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import pathlib
 import time
 
 from tests.odoo.conftest import running
-from tests.stack.deployment import deployment
+from tests.stack.deployment import running_deployment
 from tests.stack.process import wait_until
 from tests.stack.prometheus import Prometheus, legend, panels
-from tests.stack.relay import Relay
+from tests.stack.tcp_proxy import TcpProxy
 
 KEPT = pathlib.Path(__file__).with_suffix(".json")
 INTERVAL = 1  # seconds between two scrapes
@@ -23,43 +23,38 @@ INTERVAL = 1  # seconds between two scrapes
 # seconds from the begin of the picture
 KILLED, AWAY, BACK, END = 40, 80, 100, 150
 
-KILL = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE application_name LIKE '%-listener'
-"""
 
-
-def send_until(site, begin: float, seconds: float):
+def send_until(server, begin: float, seconds: float):
     """Send two notifications a second until so many seconds after ``begin``."""
     number = 0
     while time.time() < begin + seconds:
         number += 1
-        site.sender.send("a channel", f"message {number}")
+        server.sender.send("a channel", f"message {number}")
         time.sleep(0.5)
 
 
 def main():
-    with deployment() as whole, contextlib.ExitStack() as stack:
-        relay = Relay((whole.straight.host, whole.straight.port))
-        options = {**whole.direct, "imdispatcher_db_port": relay.port}
+    with running_deployment() as deployment, contextlib.ExitStack() as stack:
+        proxy = TcpProxy((deployment.direct.host, deployment.direct.port))
+        options = {**deployment.direct_settings, "imdispatcher_db_port": proxy.port}
         options.update(imdispatcher_metrics=True, max_cron_threads=1)
-        site = stack.enter_context(running(whole, options=options))
+        server = stack.enter_context(running(deployment, options=options))
         prometheus = stack.enter_context(
-            Prometheus(whole.folder / "prometheus", [site.odoo.port], INTERVAL)
+            Prometheus(deployment.folder / "prometheus", [server.odoo.port], INTERVAL)
         )
-        wait_until(lambda: site.odoo.ready().ok, "ready")
-        send_until(site, time.time(), 4 * INTERVAL + 3)  # else the first rates are not known
+        wait_until(lambda: server.odoo.ready().ok, "ready")
+        send_until(server, time.time(), 4 * INTERVAL + 3)  # else the first rates are not known
         begin = time.time()
-        send_until(site, begin, KILLED)
-        whole.postgres.execute(KILL)
+        send_until(server, begin, KILLED)
+        deployment.postgres.kill_listeners()
         print(f"    killed after {time.time() - begin:.1f} s", flush=True)
-        send_until(site, begin, AWAY)
-        relay.close()
+        send_until(server, begin, AWAY)
+        proxy.close()
         print(f"    away after {time.time() - begin:.1f} s", flush=True)
-        send_until(site, begin, BACK)
-        relay.open()
+        send_until(server, begin, BACK)
+        proxy.open()
         print(f"    back after {time.time() - begin:.1f} s", flush=True)
-        send_until(site, begin, END)
+        send_until(server, begin, END)
         shown = {}
         for title, queries in panels(INTERVAL).items():
             shown[title] = {}

@@ -9,12 +9,10 @@ import os
 import statistics
 import time
 
-import psycopg2
-
 from tests.faults import idle
 from tests.stack import series
-from tests.stack.deployment import Deployment, deployment
-from tests.stack.odoo import ROLE, Odoo, Path
+from tests.stack.deployment import Deployment, running_deployment
+from tests.stack.odoo import ROLE, Odoo
 from tests.stack.pgbouncer import PgBouncer
 from tests.stack.process import cpu_of
 
@@ -23,10 +21,10 @@ from .crowd import Crowd
 from .measures import CHANNEL, POSTGRESQL
 from .results import Table
 
-REST = 62  # seconds before each kill: a minute ends the trouble of a session
-CALM = 2  # seconds after a kill, until what it has caused is over
-# alone, in a process that has nothing else: what the addon itself costs; 300 are those of 100
-# prefork servers with two cron workers each
+REST = 62  # seconds before each kill: after 60 s a listener counts as stable again
+CALM = 2  # seconds after a kill, until reconnecting is over
+# listeners in a process without Odoo's server: the cost of the addon itself; 100 prefork servers
+# with two cron workers each have 300
 LISTENERS = (10, 100, 300)
 PARTS = ("Odoo", "PgBouncer", "PostgreSQL", "websockets")
 # the last query of a listener is its LISTEN
@@ -64,42 +62,40 @@ class Fleet:
 
     def __init__(
         self,
-        whole: Deployment,
+        deployment: Deployment,
         number: int,
         websockets: int,
         shared: bool,
         stack: contextlib.ExitStack,
     ):
-        self.whole = whole
+        self.deployment = deployment
         self._sent = 0
-        self.poolers = [whole.pgbouncer]
+        self.poolers = [deployment.pgbouncer]
         if not shared:
-            self.poolers = [self._pooler(stack, place) for place in range(number)]
-        options = {**whole.direct, "max_cron_threads": 1}
-        paths = [whole.pooled._replace(port=pooler.port) for pooler in self.poolers]
-        paths *= number // len(paths)
-        self.odoos = [stack.enter_context(whole.odoo(path, options=options)) for path in paths]
+            self.poolers = [self._pooler(stack, index) for index in range(number)]
+        options = {**deployment.direct_settings, "max_cron_threads": 1}
+        endpoints = [deployment.pooled._replace(port=pooler.port) for pooler in self.poolers]
+        endpoints *= number // len(endpoints)
+        self.odoos = [
+            stack.enter_context(deployment.odoo(pooled, options=options)) for pooled in endpoints
+        ]
         self.crowds = [stack.enter_context(Crowd(odoo, CHANNEL, websockets)) for odoo in self.odoos]
         self._rows = [
-            self._connect(stack, path, odoo.database) for path, odoo in zip(paths, self.odoos)
+            stack.enter_context(pooled.connected(odoo.database))
+            for pooled, odoo in zip(endpoints, self.odoos)
         ]
-        self._notify = [self._connect(stack, path, "postgres") for path in paths]
-        self._probes = whole.postgres.connect()
+        self._notify = [stack.enter_context(pooled.connected("postgres")) for pooled in endpoints]
+        self._probes = deployment.postgres.connect()
         stack.callback(self._probes.close)
         self._probes.cursor().execute("LISTEN bus_alt_connection")
 
-    def _pooler(self, stack: contextlib.ExitStack, place: int) -> PgBouncer:
-        folder = self.whole.folder / f"pgbouncer-{place}"
-        pooler = PgBouncer(folder, self.whole.postgres, self.whole.pgbouncer.passwords).start()
+    def _pooler(self, stack: contextlib.ExitStack, index: int) -> PgBouncer:
+        folder = self.deployment.folder / f"pgbouncer-{index}"
+        pooler = PgBouncer(
+            folder, self.deployment.postgres, self.deployment.pgbouncer.passwords
+        ).start()
         stack.callback(pooler.stop)
         return pooler
-
-    @staticmethod
-    def _connect(stack: contextlib.ExitStack, path: Path, dbname: str):
-        connection = psycopg2.connect(**path._asdict(), dbname=dbname)
-        stack.callback(connection.close)
-        connection.autocommit = True
-        return connection
 
     def probes(self) -> int:
         """Return how many probes were sent since this was asked last."""
@@ -109,22 +105,22 @@ class Fleet:
         return number
 
     def connections(self) -> list[int]:
-        """Return how many connections all servers have: straight to PostgreSQL, and to PgBouncer;
-        and how many PgBouncer has to PostgreSQL."""
-        straight = sum(len(odoo.connections_to(self.whole.straight.port)) for odoo in self.odoos)
+        """Return how many connections all servers have to PostgreSQL and to PgBouncer, and how
+        many PgBouncer has to PostgreSQL."""
+        direct = sum(len(odoo.connections_to(self.deployment.direct.port)) for odoo in self.odoos)
         ports = {pooler.port for pooler in self.poolers}
         pooled = sum(len(odoo.connections_to(port)) for odoo in self.odoos for port in ports)
-        ((all_of_odoo,),) = self.whole.postgres.execute(
+        ((all_of_odoo,),) = self.deployment.postgres.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [ROLE]
         )
-        return [straight, pooled, all_of_odoo - straight]
+        return [direct, pooled, all_of_odoo - direct]
 
     def cpu(self) -> list[float]:
         """Return the seconds of CPU that each of ``PARTS`` has used."""
         parts = (
             [odoo.process.pid for odoo in self.odoos],
             [pooler.process.pid for pooler in self.poolers],
-            [self.whole.postgres.process.pid],
+            [self.deployment.postgres.process.pid],
             [crowd.pid for crowd in self.crowds],
         )
         return [sum(map(cpu_of, pids)) for pids in parts]
@@ -137,27 +133,20 @@ class Fleet:
         self._sent += 1
         before, begin, clock = self.cpu(), time.monotonic(), time.time()
         if kill:
-            self.whole.postgres.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name LIKE '%-listener'"
-            )
+            self.deployment.postgres.kill_listeners()
         text = f"message {self._sent}."
         for odoo, rows, notify in zip(self.odoos, self._rows, self._notify):
             self._send(odoo, rows, notify, text)
         arrivals = [crowd.arrivals(text, 1, 60).get(text, []) for crowd in self.crowds]
         cpu = spent(before, self.cpu())
-        ((since,),) = self.whole.postgres.execute(LISTENING_SINCE)
+        ((since,),) = self.deployment.postgres.execute(LISTENING_SINCE)
         wrong = sum(abs(crowd.number - len(mine)) for crowd, mine in zip(self.crowds, arrivals))
         arrived = sorted(when - begin for mine in arrivals for when in mine)
         return Round(since - clock, arrived, wrong, cpu)
 
     def _send(self, odoo: Odoo, rows, notify, text: str):
         channel = series.bus_channel(odoo.database, CHANNEL)
-        rows.cursor().execute(
-            "INSERT INTO bus_bus (channel, message, create_date)"
-            " VALUES (%s, %s, now() AT TIME ZONE 'UTC')",
-            [channel, series.message(text)],
-        )
+        series.insert(rows.cursor(), channel, text)
         notify.cursor().execute("SELECT pg_notify('imbus', %s)", [f"[{channel}]"])
 
 
@@ -200,13 +189,13 @@ def at_rest(fleet: Fleet, rested: float, probes: int, most: list, cpu: list) -> 
         f"{describe(fleet)}; {rested:.0f} s in which nothing happens. Connections of all servers"
         " after it, the most of each round. CPU in % of one core.",
         [
-            *("probes", "straight", "to PgBouncer", "from there to PostgreSQL"),
+            *("probes", "direct", "to PgBouncer", "from there to PostgreSQL"),
             *("CPU of an Odoo, all in all", "of all PgBouncers", "of PostgreSQL"),
         ],
     )
-    of_odoo, *others = (100 * one / rested for one in cpu[:3])
+    of_odoo, *others = (100 * seconds / rested for seconds in cpu[:3])
     percents = [of_odoo / len(fleet.odoos), *others]
-    table.add(f"{probes / rested:.2f}/s", *most, *(f"{one:.2f} %" for one in percents))
+    table.add(f"{probes / rested:.2f}/s", *most, *(f"{percent:.2f} %" for percent in percents))
     return table
 
 
@@ -226,17 +215,17 @@ def killed(fleet: Fleet, sent: dict[bool, list[Round]]) -> Table:
     )
     for kill, rounds in sent.items():
         median = statistics.median
-        last = [one.last for one in rounds]
+        last = [each.last for each in rounds]
         table.add(
             "killed" if kill else "heard",
-            f"{median(one.listening for one in rounds):.2f} s" if kill else "-",
-            f"{median(median(one.arrived or [one.last]) for one in rounds):.2f} s",
+            f"{median(each.listening for each in rounds):.2f} s" if kill else "-",
+            f"{median(median(each.arrived or [each.last]) for each in rounds):.2f} s",
             f"{median(last):.2f} s",
             f"{max(last):.2f} s",
-            *(f"{median(values):.2f} s" for values in zip(*(one.cpu for one in rounds))),
-            f"{median(sum(one.cpu) / one.last for one in rounds):.2f}",
-            f"{min(len(one.arrived) for one in rounds)} of {websockets}",
-            sum(one.wrong for one in rounds),
+            *(f"{median(values):.2f} s" for values in zip(*(each.cpu for each in rounds))),
+            f"{median(sum(each.cpu) / each.last for each in rounds):.2f}",
+            f"{min(len(each.arrived) for each in rounds)} of {websockets}",
+            sum(each.wrong for each in rounds),
         )
     return table
 
@@ -251,7 +240,7 @@ def alone(seconds: float) -> Table:
     for number in LISTENERS:
         row = idle(number, seconds)
         each, *others = (100 * row[name] / seconds for name in ("cpu", "postgres", "pgbouncer"))
-        cells = f"{each / number:.3f} %", *(f"{one:.2f} %" for one in others)
+        cells = f"{each / number:.3f} %", *(f"{percent:.2f} %" for percent in others)
         table.add(number, f"{row['probes'] / seconds:.2f}/s", *cells)
     return table.show()
 
@@ -263,8 +252,8 @@ def main(arguments: list[str]):
     parser.add_argument("--websockets", type=int, default=50, help="of each server")
     parser.add_argument("--shared", action="store_true", help="one PgBouncer for all servers")
     options = parser.parse_args(arguments)
-    with deployment(options=POSTGRESQL) as whole, contextlib.ExitStack() as stack:
-        print(results.machine(whole).replace(" prefork", ""), flush=True)
-        fleet = Fleet(whole, options.servers, options.websockets, options.shared, stack)
+    with running_deployment(options=POSTGRESQL) as deployment, contextlib.ExitStack() as stack:
+        print(results.machine(deployment).replace(" prefork", ""), flush=True)
+        fleet = Fleet(deployment, options.servers, options.websockets, options.shared, stack)
         measure(fleet, options.minutes)
     alone(60)

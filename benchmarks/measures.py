@@ -1,4 +1,4 @@
-"""What ``./run bench`` measures, of all rivals in turn."""
+"""What ``./run bench`` measures, of all setups in turn."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import statistics
 import threading
 import time
 
-import psycopg2
-
 from tests.stack import series
 from tests.stack.client import BusClient
-from tests.stack.deployment import Deployment, deployment
+from tests.stack.deployment import Deployment, running_deployment
 from tests.stack.odoo import ROLE, Sender
 from tests.stack.process import wait_until
 
 from .crowd import Crowd
 from .results import Table, milliseconds, p99, ratio
-from .rivals import Server, rivals
+from .setups import Server, Setup, setups
 from .visitors import Visitors
 
 CHANNEL = "benchmark"
@@ -29,7 +27,7 @@ AFTER_KILL = 60  # seconds; stock Odoo waits 50 after an error
 VISITORS = 20
 # WorkerCron.sleep: a cron worker that is woken sleeps pid / 100 % 0.1 s, on average so long
 CRON_SLEEPS = 0.045
-# as an operator has it; the tests spare themselves fsync
+# as in production; the tests run without fsync
 POSTGRESQL = {"max_connections": 500, "fsync": "on"}
 
 
@@ -38,34 +36,27 @@ def flat(blocks) -> list[float]:
 
 
 def in_turn(servers: list, blocks: int):
-    """Yield each server once per block, in an order that chance makes."""
+    """Yield each server once per block, in random order."""
     for _block in range(blocks):
         yield from random.sample(servers, len(servers))
 
 
-class Sending:
+class MeasuredServer:
     """A server with a websocket to it and a process that sends."""
 
-    def __init__(self, server: Server, whole: Deployment, stack: contextlib.ExitStack):
-        self.server = server
+    def __init__(self, server: Server, deployment: Deployment, stack: contextlib.ExitStack):
+        self.name, self.setup, self.odoo = server.name, server.setup, server.odoo
         self.sender = Sender(server.odoo)
         stack.callback(self.sender.close)
         self.client = stack.enter_context(BusClient(server.odoo, CHANNEL))
-        path = whole.straight._replace(port=(server.pooler or whole.postgres).port)
-        self._rows = self._connect(stack, whole.straight, server.odoo.database)
-        self._notify = self._connect(stack, path, "postgres")
+        system = deployment.direct._replace(port=(server.pooler or deployment.postgres).port)
+        self._rows = stack.enter_context(deployment.direct.connected(server.odoo.database))
+        self._notify = stack.enter_context(system.connected("postgres"))
         self._sent = 0
         self.commits: list[list[float]] = []
         self.parts: list[list[float]] = []
         self.frames: list[list[float]] = []
         self.notifies: list[list[float]] = []
-
-    @staticmethod
-    def _connect(stack, path, dbname):
-        connection = psycopg2.connect(**path._asdict(), dbname=dbname)
-        stack.callback(connection.close)
-        connection.autocommit = True
-        return connection
 
     def measure(self, number: int):
         """Send so many notifications; then as many bare NOTIFY."""
@@ -90,18 +81,14 @@ class Sending:
         return f"message {self._sent}"
 
     def _frame(self, text: str, begin: float) -> float:
-        if not self.server.rival.hears:
+        if not self.setup.hears:
             return 0.0
         self.client.wait_for(text)
         return dict(self.client.received)[text] - begin
 
     def _bare(self, text: str) -> float:
-        channel = series.bus_channel(self.server.odoo.database, CHANNEL)
-        self._rows.cursor().execute(
-            "INSERT INTO bus_bus (channel, message, create_date)"
-            " VALUES (%s, %s, now() AT TIME ZONE 'UTC')",
-            [channel, series.message(text)],
-        )
+        channel = series.bus_channel(self.odoo.database, CHANNEL)
+        series.insert(self._rows.cursor(), channel, text)
         cursor = self._notify.cursor()
         time.sleep(PAUSE)
         begin = time.monotonic()
@@ -109,7 +96,7 @@ class Sending:
         return self._frame(text, begin)
 
     def after_kill(self) -> tuple:
-        """Return seconds until something is shown, and how much never is."""
+        """Return seconds until the first is shown, how many were sent, and how many never are."""
         begin = time.monotonic()
         sent = []
         while time.monotonic() < begin + AFTER_KILL:
@@ -126,14 +113,14 @@ class Sending:
         """Return seconds from a trigger to the job's start, without ``CRON_SLEEPS``."""
         time.sleep(1)  # until the last job's own notifications are over
         committed = self.sender.trigger(name)["end"]
-        log = self.server.odoo.log
+        log = self.odoo.log
         wait_until(lambda: series.job_starts(log(), name), name, 120, 0.001)
         took = time.monotonic() - committed
         line = next(line for line in log().splitlines() if series.job_starts(line, name))
         return took - int(line.split()[2]) / 100 % 0.1
 
 
-def notification(running: list[Sending], number: int) -> Table:
+def notification(servers: list[MeasuredServer], number: int) -> Table:
     table = Table(
         "One notification",
         f"{10 * number} each, in 10 blocks in turn. commit: until Odoo's commit returns. its"
@@ -144,70 +131,70 @@ def notification(running: list[Sending], number: int) -> Table:
         ["", "commit", "p99", "ratio", "its NOTIFY", "p99", "ratio", "frame", "p99", "ratio"],
     )
     table.head += ["bare NOTIFY", "ratio"]
-    for one in in_turn(running, 10):
-        one.measure(number)
-    first = running[0]
+    for server in in_turn(servers, 10):
+        server.measure(number)
+    first = servers[0]
     table.figures = {"commit": [], "frame": []}
-    for one in running:
-        hears = one.server.rival.hears
-        cells = [one.server.name]
-        for name, with_p99, there in (
+    for server in servers:
+        hears = server.setup.hears
+        cells = [server.name]
+        for name, with_p99, measured in (
             ("commits", True, True),
             ("parts", True, True),
             ("frames", True, hears),
             ("notifies", False, hears),
         ):
-            blocks = getattr(one, name)
+            blocks = getattr(server, name)
             took = flat(blocks)
-            cells.append(milliseconds(statistics.median(took) if there else None))
+            cells.append(milliseconds(statistics.median(took) if measured else None))
             if with_p99:
-                cells.append(milliseconds(p99(took) if there else None))
-            cells.append(ratio(blocks, getattr(first, name)) if there else "-")
+                cells.append(milliseconds(p99(took) if measured else None))
+            cells.append(ratio(blocks, getattr(first, name)) if measured else "-")
         table.add(*cells)
-        table.figures["commit"].append([one.server.name, statistics.median(flat(one.commits))])
-        frame = statistics.median(flat(one.frames)) if hears else None
-        table.figures["frame"].append([one.server.name, frame])
+        table.figures["commit"].append([server.name, statistics.median(flat(server.commits))])
+        frame = statistics.median(flat(server.frames)) if hears else None
+        table.figures["frame"].append([server.name, frame])
     return table.show()
 
 
-def crowds(running: list[Sending], sizes: tuple, rounds: int) -> Table:
+def crowds(servers: list[MeasuredServer], sizes: tuple, rounds: int) -> Table:
     table = Table(
         "One notification to many websockets",
         f"The median of {rounds} rounds in turn: from the beginning of Odoo's commit until the last"
         " websocket has its frame.",
         ["", *(f"{size} websocket{'s' * (size > 1)}" for size in sizes), "ratio at the last"],
     )
-    took = {one.server.name: {size: [] for size in sizes} for one in running}
-    hearing = [one for one in running if one.server.rival.hears]
+    took = {server.name: {size: [] for size in sizes} for server in servers}
+    hearing = [server for server in servers if server.setup.hears]
     for size in sizes:
         with contextlib.ExitStack() as stack:
-            places = [
-                (one, stack.enter_context(Crowd(one.server.odoo, f"crowd {size}", size)))
-                for one in hearing
+            crowds_of = [
+                (server, stack.enter_context(Crowd(server.odoo, f"crowd {size}", size)))
+                for server in hearing
             ]
-            for number, (one, crowd) in enumerate(in_turn(places, rounds + 1)):
+            for number, (server, crowd) in enumerate(in_turn(crowds_of, rounds + 1)):
                 time.sleep(1)
                 text = f"crowd {size} {number}."
-                sent = one.sender.send(f"crowd {size}", text)
+                sent = server.sender.send(f"crowd {size}", text)
                 arrivals = crowd.arrivals(text, 1, 60)[text]
                 assert len(arrivals) == size, "each has it, once"
                 if number >= len(hearing):  # the first round warms up
-                    took[one.server.name][size].append(max(arrivals) - sent["begin"])
-    first = took[hearing[0].server.name][sizes[-1]]
-    for one in running:
-        if one not in hearing:
-            table.add(one.server.name, *[NOTHING] * len(sizes), "-")
+                    took[server.name][size].append(max(arrivals) - sent["begin"])
+    first = took[hearing[0].name][sizes[-1]]
+    for server in servers:
+        if server not in hearing:
+            table.add(server.name, *[NOTHING] * len(sizes), "-")
             continue
-        mine = took[one.server.name]
+        mine = took[server.name]
         medians = [statistics.median(mine[size]) for size in sizes]
         last = ratio([[value] for value in mine[sizes[-1]]], [[value] for value in first])
-        table.add(one.server.name, *map(milliseconds, medians), last)
-        table.figures[one.server.name] = list(zip(sizes, medians))
+        table.add(server.name, *map(milliseconds, medians), last)
+        table.figures[server.name] = list(zip(sizes, medians))
     return table.show()
 
 
 def bursts(
-    running: list[Sending], size: int, number: int, rounds: int, every: float = 0.0
+    servers: list[MeasuredServer], size: int, number: int, rounds: int, every: float = 0.0
 ) -> Table:
     """Measure many commits in a row.
 
@@ -221,30 +208,30 @@ def bursts(
         " p50 and p99 of the time from a commit to each websocket.",
         ["", "rate", "ratio", "p50", "p99", "ratio", "lost", "twice"],
     )
-    hearing = [one for one in running if one.server.rival.hears]
-    results: dict = {one.server.name: [] for one in hearing}
-    for turn, one in enumerate(in_turn(hearing, rounds)):
-        with Crowd(one.server.odoo, "burst", size) as crowd:
+    hearing = [server for server in servers if server.setup.hears]
+    results: dict = {server.name: [] for server in hearing}
+    for turn, server in enumerate(in_turn(hearing, rounds)):
+        with Crowd(server.odoo, "burst", size) as crowd:
             begins, first_begin = {}, time.monotonic()
             for i in range(number):
                 time.sleep(max(0, first_begin + i * every - time.monotonic()))
                 text = f"burst {turn} {i}."
-                begins[text] = one.sender.send("burst", text)["begin"]
+                begins[text] = server.sender.send("burst", text)["begin"]
             arrivals = crowd.arrivals(f"burst {turn} ", number, 120)
         times = [when for text in begins for when in arrivals.get(text, [])]
         late = [when - begins[text] for text in begins for when in arrivals.get(text, [])]
         lost = sum(max(0, size - len(arrivals.get(text, []))) for text in begins)
         twice = sum(max(0, len(arrivals.get(text, [])) - size) for text in begins)
         seconds = max(times) - min(begins.values())
-        results[one.server.name].append((len(times) / seconds, late, lost, twice))
-    first = results[hearing[0].server.name]
-    for one in running:
-        if one not in hearing:
-            table.add(one.server.name, NOTHING, *["-"] * 4, f"{size * number:,}", "-")
+        results[server.name].append((len(times) / seconds, late, lost, twice))
+    first = results[hearing[0].name]
+    for server in servers:
+        if server not in hearing:
+            table.add(server.name, NOTHING, *["-"] * 4, f"{size * number:,}", "-")
             continue
-        rates, lates, lost, twice = zip(*results[one.server.name])
+        rates, lates, lost, twice = zip(*results[server.name])
         table.add(
-            one.server.name,
+            server.name,
             f"{statistics.median(rates):,.0f}/s",
             ratio([[rate] for rate in rates], [[row[0]] for row in first]),
             milliseconds(statistics.median(flat(lates))),
@@ -256,35 +243,35 @@ def bursts(
     return table.show()
 
 
-def killed(running: list[Sending], whole: Deployment) -> Table:
+def killed(servers: list[MeasuredServer], deployment: Deployment) -> Table:
     table = Table(
         "The listener's backend is killed",
         f"Then one notification every 0.5 s for {AFTER_KILL} s. If only one is sent, Odoo"
         " without this addon never shows it.",
         ["", "shown after", "sent", "never shown"],
     )
-    whole.postgres.execute(
+    deployment.postgres.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = 'postgres' AND usename = %s",
         [ROLE],
     )
     results = {}
 
-    def one_of(one: Sending):
-        results[one.server.name] = one.after_kill()
+    def measure(server: MeasuredServer):
+        results[server.name] = server.after_kill()
 
-    threads = [threading.Thread(target=one_of, args=[one]) for one in running]
+    threads = [threading.Thread(target=measure, args=[server]) for server in servers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for one in running:
-        after, sent, lost = results[one.server.name]
-        table.add(one.server.name, NOTHING if after is None else f"{after:.1f} s", sent, lost)
+    for server in servers:
+        after, sent, lost = results[server.name]
+        table.add(server.name, NOTHING if after is None else f"{after:.1f} s", sent, lost)
     return table.show()
 
 
-def cron(running: list[Sending], number: int) -> Table:
+def cron(servers: list[MeasuredServer], number: int) -> Table:
     table = Table(
         "A cron job",
         "From the commit that triggers it to its start, in turn; only once where triggers do not"
@@ -292,18 +279,20 @@ def cron(running: list[Sending], number: int) -> Table:
         " number of its process. p50 and max leave that out, on average adds 45 ms for it.",
         ["", "p50", "max", "on average", "ratio", "jobs"],
     )
-    took: dict = {one.server.name: [] for one in running}
-    for i, one in enumerate(in_turn([one for one in running if one.server.rival.cron], number)):
-        took[one.server.name].append(one.job(f"job {i}"))
-    for one in running:
-        if not one.server.rival.cron:
-            took[one.server.name].append(one.job("the only job"))
-    first = statistics.median(took[running[0].server.name]) + CRON_SLEEPS
-    for one in running:
-        mine = took[one.server.name]
+    took: dict = {server.name: [] for server in servers}
+    for i, server in enumerate(
+        in_turn([server for server in servers if server.setup.cron], number)
+    ):
+        took[server.name].append(server.job(f"job {i}"))
+    for server in servers:
+        if not server.setup.cron:
+            took[server.name].append(server.job("the only job"))
+    first = statistics.median(took[servers[0].name]) + CRON_SLEEPS
+    for server in servers:
+        mine = took[server.name]
         median = statistics.median(mine)
         table.add(
-            one.server.name,
+            server.name,
             f"{median:.4f} s",
             f"{max(mine):.4f} s",
             f"{median + CRON_SLEEPS:.4f} s",
@@ -327,7 +316,7 @@ def pages(servers: list[Server], limit: int, rounds: int, seconds: float) -> Tab
     for limited in (False, True):
         if limited:
             for server in servers:
-                few(server, limit)
+                limit_connections(server, limit)
         for server in in_turn(servers, rounds):
             with Visitors(server.odoo.url, VISITORS) as visitors:
                 visitors.rate(0.5)
@@ -348,13 +337,13 @@ def pages(servers: list[Server], limit: int, rounds: int, seconds: float) -> Tab
     return table.show()
 
 
-def few(server: Server, limit: int):
+def limit_connections(server: Server, limit: int):
     """Let an instance have so many connections to its database, pooled or not."""
     name = server.odoo.database
     if server.pooler:
         server.pooler.admin(f"SET default_pool_size = {limit}")
         server.pooler.forget(name)
-    postgres = server.whole.postgres
+    postgres = server.deployment.postgres
     postgres.execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT {limit}')
     postgres.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
@@ -374,34 +363,34 @@ def backends(sizes: tuple, instances: tuple) -> Table:
             *(f"{number} instance{'s' * (number > 1)}" for number in instances),
         ],
     )
-    for rival in rivals():
-        by_size = [count_backends(rival, 1, size) for size in sizes]
+    for setup in setups():
+        by_size = [count_backends(setup, 1, size) for size in sizes]
         more = (by_size[-1][0] - by_size[0][0]) / (sizes[-1] - sizes[0])
         alone = by_size[sizes.index(2)]
-        by_number = [alone if n == 1 else count_backends(rival, n, 2) for n in instances]
+        by_number = [alone if n == 1 else count_backends(setup, n, 2) for n in instances]
         table.add(
-            rival.name,
+            setup.name,
             *(f"{rest} / {load}" for rest, load in by_size),
             f"{more:.1f}",
             *(f"{rest} / {load}" for rest, load in by_number),
         )
-        table.figures[rival.name] = [
+        table.figures[setup.name] = [
             [size, rest, load] for size, (rest, load) in zip(sizes, by_size)
         ]
     return table.show()
 
 
-def count_backends(rival, instances: int, workers: int) -> tuple:
+def count_backends(setup: Setup, instances: int, workers: int) -> tuple:
     """Return how many connections there are at rest, and how many at most under load."""
-    with deployment(options=POSTGRESQL) as whole, contextlib.ExitStack() as stack:
+    with running_deployment(options=POSTGRESQL) as deployment, contextlib.ExitStack() as stack:
 
         def count() -> int:
-            ((count,),) = whole.postgres.execute(
+            ((count,),) = deployment.postgres.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [ROLE]
             )
             return count
 
-        odoos = [rival.start(whole, stack, workers, cron=2).odoo for _i in range(instances)]
+        odoos = [setup.start(deployment, stack, workers, cron=2).odoo for _i in range(instances)]
         for odoo in odoos:
             stack.enter_context(BusClient(odoo, CHANNEL))
             for _page in range(4 * workers):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import threading
 import time
@@ -16,7 +15,7 @@ from tests.stack.pgbouncer import PgBouncer
 from tests.stack.process import die_with_parent, wait_until
 
 from .results import Table, milliseconds
-from .rivals import Rival, Server
+from .setups import Server, Setup
 
 CHANNEL = "outage"
 EACH = 0.05  # seconds between two commits
@@ -42,20 +41,20 @@ def stopped(pooler: PgBouncer):
 FAULTS = {"paused for 4 s": paused, "restarted": restarted, "stopped for 10 s": stopped}
 
 
-class Site:
-    """A server whose system database is behind a second pooler, which may fail alone."""
+class ServerWithSystemPooler:
+    """A server whose system database is behind another PgBouncer, ``system``, which can fail."""
 
-    def __init__(self, rival: Rival, whole: Deployment, stack: contextlib.ExitStack):
-        number = len(list(whole.folder.glob("system-*.log")))
-        folder = whole.folder / f"system-{number}"
-        self.system = PgBouncer(folder, whole.postgres, whole.pgbouncer.passwords).start()
+    def __init__(self, setup: Setup, deployment: Deployment, stack: contextlib.ExitStack):
+        number = len(list(deployment.folder.glob("system-*.log")))
+        folder = deployment.folder / f"system-{number}"
+        self.system = PgBouncer(folder, deployment.postgres, deployment.pgbouncer.passwords).start()
         stack.callback(self.system.stop)
         where = f"host={self.system.host} port={self.system.port}"
-        if rival.aliases:  # a session there is one here
+        if setup.aliases:  # a session pool has to stay one behind this pooler
             local = folder / "local.ini"
             local.write_text(local.read_text().replace("* = ", "* = pool_mode=session ", 1))
             self.system.admin("RELOAD")
-        self.server: Server = rival.start(whole, stack, system=where)
+        self.server: Server = setup.start(deployment, stack, system=where)
         self.sender = Sender(self.server.odoo)
         stack.callback(self.sender.close)
         self.client = stack.enter_context(BusClient(self.server.odoo, CHANNEL))
@@ -66,15 +65,15 @@ class Site:
         """Return what the NOTIFY added to the slowest commit (s); the numbers of commits that
         failed, of all, of those that were never shown; and how late the last was (s).
         """
-        took, failed, sent, over = [], [], {}, threading.Event()
+        took, failed, sent, stop = [], [], {}, threading.Event()
 
         def commits():
-            while not over.wait(EACH):
+            while not stop.wait(EACH):
                 text, begin = f"{fault.__name__} {len(sent)}", time.monotonic()
                 sent[text] = begin
                 try:
-                    did = self.sender.send(CHANNEL, text)
-                    took.append(did["end"] - did["committed"])
+                    times = self.sender.send(CHANNEL, text)
+                    took.append(times["end"] - times["committed"])
                 except NotCommitted:
                     failed.append(text)
                     took.append(time.monotonic() - begin)
@@ -85,10 +84,10 @@ class Site:
         fault(self.system)
         back = time.monotonic()
         time.sleep(1)
-        over.set()
+        stop.set()
         thread.join()
         shown: dict = {}
-        if self.server.rival.hears:
+        if self.server.setup.hears:
             with contextlib.suppress(TimeoutError):
                 wait_until(lambda: set(sent) <= set(self.client.texts()), "all", 15)
             shown = dict(self.client.received)
@@ -98,7 +97,7 @@ class Site:
         return max(took), len(failed), len(sent), lost, max(0.0, late)
 
 
-def outages(rivals: list[Rival], whole: Deployment) -> Table:
+def outages(setups: list[Setup], deployment: Deployment) -> Table:
     """Pause, restart and stop the pooler of the system database, and of nothing else."""
     table = Table(
         "The pooler of the system database fails",
@@ -108,41 +107,41 @@ def outages(rivals: list[Rival], whole: Deployment) -> Table:
         " before it.",
         ["", "", "its NOTIFY", "failed", "never shown", "at last"],
     )
-    for rival in rivals:
-        if not rival.pooled:
+    for setup in setups:
+        if not setup.pooled:
             continue
         with contextlib.ExitStack() as stack:
-            site = Site(rival, whole, stack)
+            server = ServerWithSystemPooler(setup, deployment, stack)
             for name, fault in FAULTS.items():
-                if fault is paused and rival.aliases:
+                if fault is paused and setup.aliases:
                     continue  # PAUSE waits for the end of each session, and so for the listeners'
-                slowest, failed, sent, lost, late = site.during(fault)
+                slowest, failed, sent, lost, late = server.during(fault)
                 table.add(
-                    rival.name,
+                    setup.name,
                     name,
                     milliseconds(slowest),
                     f"{failed} of {sent}",
-                    lost if rival.hears else "all: it hears nothing",
-                    f"{late:.1f} s" if rival.hears and not lost else "-",
+                    lost if setup.hears else "all: it hears nothing",
+                    f"{late:.1f} s" if setup.hears and not lost else "-",
                 )
                 time.sleep(2)
                 print(table.lines()[-1], flush=True)
     return table.show()
 
 
-def few_places(rivals: list[Rival], whole: Deployment) -> Table:
-    """Five processes commit one after the other, where the session pool has three places."""
+def few_places(setups: list[Setup], deployment: Deployment) -> Table:
+    """Let five processes commit in turn behind a session pool with three server connections."""
     table = Table(
         "Five processes, three places of a session pool",
         "Each commits five notifications in turn; query_wait_timeout is 8 s.",
         ["", "slowest commit", "failed"],
     )
     system = "pool_mode=session pool_size=3"
-    for rival in rivals:
-        if not rival.pooled:
+    for setup in setups:
+        if not setup.pooled:
             continue
         with contextlib.ExitStack() as stack:
-            server = rival.start(whole, stack, start=False, system=system)
+            server = setup.start(deployment, stack, start=False, system=system)
             server.pooler.admin("SET query_wait_timeout = 8")
             senders = [Sender(server.odoo) for _i in range(5)]
             for sender in senders:
@@ -155,11 +154,11 @@ def few_places(rivals: list[Rival], whole: Deployment) -> Table:
                 except NotCommitted:
                     failed += 1
                 took.append(time.monotonic() - begin)
-            table.add(rival.name, milliseconds(max(took)), f"{failed} of {len(took)}")
+            table.add(setup.name, milliseconds(max(took)), f"{failed} of {len(took)}")
     return table.show()
 
 
-def dying(rivals: list[Rival], whole: Deployment, number: int) -> Table:
+def dying(setups: list[Setup], deployment: Deployment, number: int) -> Table:
     """Kill processes right after their commit, and count the NOTIFY that PostgreSQL got."""
     table = Table(
         "Killed right after the commit",
@@ -167,25 +166,23 @@ def dying(rivals: list[Rival], whole: Deployment, number: int) -> Table:
         " another and send SIGKILL to themselves. heard: how many of the latter were.",
         ["", "heard"],
     )
-    for rival in rivals:
+    for setup in setups:
         with contextlib.ExitStack() as stack:
-            ear = stack.enter_context(contextlib.closing(whole.postgres.connect()))
-            ear.cursor().execute("LISTEN imbus")
-            odoo = rival.start(whole, stack, start=False).odoo
+            subscriber = stack.enter_context(contextlib.closing(deployment.postgres.connect()))
+            subscriber.cursor().execute("LISTEN imbus")
+            odoo = setup.start(deployment, stack, start=False).odoo
             subprocess.run(
                 [odoo.python, "-m", "benchmarks.dying", odoo.conf, odoo.database, str(number)],
                 cwd=CHECKOUT,
-                env={
-                    **odoo.environ,
-                    **{k: v for k, v in os.environ.items() if k.startswith("BUS_ALT_")},
-                },
+                env=odoo.suite_environ(),
                 check=True,
                 stderr=subprocess.DEVNULL,
                 preexec_fn=die_with_parent,
             )
             time.sleep(1)
-            ear.poll()
-            heard = {channel[-1] for one in ear.notifies for channel in json.loads(one.payload)}
+            subscriber.poll()
+            payloads = [json.loads(notification.payload) for notification in subscriber.notifies]
+            heard = {channel[-1] for channels in payloads for channel in channels}
             count = sum(f"second {i}" in heard for i in range(number))
-            table.add(rival.name, f"{count} of {number}")
+            table.add(setup.name, f"{count} of {number}")
     return table.show()

@@ -35,7 +35,7 @@ def save(figure, name: str):
 
 
 def bars(axes, title: str, unit: str, figures: list, scale: float = 1.0):
-    """Draw one bar per rival; one that has no figure says so."""
+    """Draw one bar per setup, labelled "nothing arrives" where it has no figure."""
     names = [name for name, _value in figures]
     values = [value or 0 for _name, value in figures]
     drawn = axes.barh(

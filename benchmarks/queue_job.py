@@ -9,7 +9,7 @@ import statistics
 import threading
 import time
 
-from tests.stack.deployment import Deployment, deployment
+from tests.stack.deployment import Deployment, running_deployment
 from tests.stack.odoo import Sender
 from tests.stack.process import wait_until
 from tests.stack.wheels import QUEUE_JOB, unpacked
@@ -17,7 +17,7 @@ from tests.stack.wheels import QUEUE_JOB, unpacked
 from . import results
 from .measures import POSTGRESQL, flat, in_turn
 from .results import Table, milliseconds, p99, ratio
-from .rivals import Server, rivals
+from .setups import Server, setups
 
 BLOCKS = 30
 PAUSE = 0.02  # seconds, in which the servers come to rest
@@ -31,17 +31,18 @@ RUNNER = """
 """
 
 
-class Jobs:
-    """A server, a process that makes jobs, and a session that sees when they are done."""
+class JobServer:
+    """A server, a process that makes jobs, and a session that queries whether they are done."""
 
-    def __init__(self, server: Server, whole: Deployment, stack: contextlib.ExitStack):
-        self.server, self._postgres = server, whole.postgres
+    def __init__(self, server: Server, deployment: Deployment, stack: contextlib.ExitStack):
+        self.name, self.setup, self.odoo = server.name, server.setup, server.odoo
+        self._postgres = deployment.postgres
         self._database = server.odoo.database
         self._sender = Sender(server.odoo)
         stack.callback(self._sender.close)
-        self._eyes = whole.postgres.connect(self._database)
-        stack.callback(self._eyes.close)
-        self._eyes.cursor().execute("LISTEN queue_job")
+        self._connection = deployment.postgres.connect(self._database)
+        stack.callback(self._connection.close)
+        self._connection.cursor().execute("LISTEN queue_job")
         self.blocks: list[list[float]] = []
         self.after_kill: list[float] = []
         self.done = self.made = 0
@@ -53,26 +54,26 @@ class Jobs:
         made = self._sender.delay()
         deadline = made["end"] + timeout
         self.made += 1
-        cursor = self._eyes.cursor()
+        cursor = self._connection.cursor()
         while time.monotonic() < deadline:
             cursor.execute(STATE, [made["uuid"]])
             if cursor.fetchone() == ("done",):
                 self.done += 1
                 return time.monotonic() - made["end"]
             # each change of a job is a NOTIFY
-            if not self._eyes.notifies:
-                select.select([self._eyes], [], [], deadline - time.monotonic())
-                self._eyes.poll()
-            self._eyes.notifies.clear()
+            if not self._connection.notifies:
+                select.select([self._connection], [], [], deadline - time.monotonic())
+                self._connection.poll()
+            self._connection.notifies.clear()
         return None
 
     def measure(self, number: int):
         took = []
         for i in range(-2, number):
             time.sleep(PAUSE)
-            one = self._make(PENDING)
-            assert one is not None, self.server.odoo.process.tail()
-            took += [one] * (i >= 0)
+            seconds = self._make(PENDING)
+            assert seconds is not None, self.odoo.process.tail()
+            took += [seconds] * (i >= 0)
         self.blocks.append(took)
 
     def kill(self):
@@ -81,7 +82,7 @@ class Jobs:
         self._postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
         self.after_kill.append(self._make(PENDING) or float("inf"))
 
-    def wait_in_vain(self):
+    def measure_pending(self):
         for _job in range(3):
             self._make(PENDING / 3)
 
@@ -96,34 +97,36 @@ def measure(number: int) -> Table:
         ["", "p50", "p99", "ratio", "after a kill", "done"],
     )
     others = unpacked(*QUEUE_JOB)
-    with deployment("bus,queue_job", options=POSTGRESQL, others=others) as whole:
-        print(results.machine(whole), flush=True)
+    with running_deployment("bus,queue_job", options=POSTGRESQL, others=others) as deployment:
+        print(results.machine(deployment), flush=True)
         with contextlib.ExitStack() as stack:
-            servers = [rival.start(whole, stack, cron=0, beside="queue_job") for rival in rivals()]
-            running = [Jobs(server, whole, stack) for server in servers]
-            good = [one for one in running if one.server.rival.jobs]
-            rest = [one for one in running if one not in good]
-            waiting = [threading.Thread(target=one.wait_in_vain) for one in rest]
+            servers = [
+                setup.start(deployment, stack, cron=0, beside="queue_job") for setup in setups()
+            ]
+            running = [JobServer(server, deployment, stack) for server in servers]
+            good = [server for server in running if server.setup.jobs]
+            rest = [server for server in running if server not in good]
+            waiting = [threading.Thread(target=server.measure_pending) for server in rest]
             for thread in waiting:
                 thread.start()
             for thread in waiting:
                 thread.join()
-            for one in in_turn(good, BLOCKS):
-                one.measure(number)
-            for one in in_turn(good, KILLS):
-                one.kill()
-    for one in running:
-        done = f"{one.done} of {one.made}"
-        if one not in good:
-            table.add(one.server.name, *["pending" if not one.done else "-"] * 4, done)
+            for server in in_turn(good, BLOCKS):
+                server.measure(number)
+            for server in in_turn(good, KILLS):
+                server.kill()
+    for server in running:
+        done = f"{server.done} of {server.made}"
+        if server not in good:
+            table.add(server.name, *["pending" if not server.done else "-"] * 4, done)
             continue
-        took = flat(one.blocks)
+        took = flat(server.blocks)
         table.add(
-            one.server.name,
+            server.name,
             milliseconds(statistics.median(took)),
             milliseconds(p99(took)),
-            ratio(one.blocks, good[0].blocks),
-            f"{max(one.after_kill):.1f} s",
+            ratio(server.blocks, good[0].blocks),
+            f"{max(server.after_kill):.1f} s",
             done,
         )
     return table.show()

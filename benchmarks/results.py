@@ -69,9 +69,9 @@ def ratio(mine: list[list[float]], first: list[list[float]]) -> str:
     return f"{median(mine) / median(first):.2f} ({min(each):.2f}–{max(each):.2f})"
 
 
-def machine(whole: Deployment) -> str:
+def machine(deployment: Deployment) -> str:
     """Return a line about what the figures were measured on."""
-    ((version,),) = whole.postgres.execute("SHOW server_version")
+    ((version,),) = deployment.postgres.execute("SHOW server_version")
     pgbouncer = subprocess.run(
         [SERVERS / "usr/sbin/pgbouncer", "--version"],
         env=server_environ(),

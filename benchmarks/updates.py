@@ -6,23 +6,23 @@ import argparse
 import time
 
 from tests.stack import series
-from tests.stack.deployment import deployment
+from tests.stack.deployment import running_deployment
 
 from .visitors import Visitors
 
 WAYS = (
-    # name, straight, addon
+    # name, direct, addon
     ("stock Odoo, no pooler", True, False),
     ("stock Odoo behind PgBouncer", False, False),
     ("bus_alt_connection", False, True),
 )
 
 
-def measure(straight: bool, addon: bool, number: int) -> str:
-    with deployment() as whole:
-        db = whole.straight if straight else None
-        options = whole.direct if addon else {}
-        with whole.odoo(db, addon=addon, workers=2, options=options) as odoo:
+def measure(direct: bool, addon: bool, number: int) -> str:
+    with running_deployment() as deployment:
+        db = deployment.direct if direct else None
+        options = deployment.direct_settings if addon else {}
+        with deployment.odoo(db, addon=addon, workers=2, options=options) as odoo:
             took = []
             with Visitors(odoo.url) as visitors:
                 for _i in range(number):
@@ -32,7 +32,7 @@ def measure(straight: bool, addon: bool, number: int) -> str:
                     took.append(time.monotonic() - begin)
                 time.sleep(5)
             pages = visitors.pages + visitors.failed
-            seconds = ", ".join(f"{one:.1f}" for one in took)
+            seconds = ", ".join(f"{duration:.1f}" for duration in took)
             return f"{visitors.failed} of {pages} pages failed; each update took {seconds} s"
 
 
@@ -41,5 +41,5 @@ def main(arguments: list[str]):
     parser.add_argument("--number", type=int, default=3, help="updates")
     number = parser.parse_args(arguments).number
     print(f"{number} updates of bus beside 20 visitors, 2 workers, Odoo {series.SERIES}\n")
-    for name, straight, addon in WAYS:
-        print(f"  {name:28} {measure(straight, addon, number)}", flush=True)
+    for name, direct, addon in WAYS:
+        print(f"  {name:28} {measure(direct, addon, number)}", flush=True)

@@ -1,4 +1,4 @@
-"""People who ask an Odoo server for pages, all at once."""
+"""HTTP clients that load pages of an Odoo server at once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 
 import requests
 
-from tests.stack.users import AtOnce
+from tests.stack.users import BackgroundThreads
 
 
-class Visitors(AtOnce):
-    """A context in which so many people load the login page over and over.
+class Visitors(BackgroundThreads):
+    """A context in which so many HTTP clients load the login page over and over.
 
-    ``pages`` counts those they got, ``failed`` those they did not.
+    ``pages`` counts the pages that arrived, ``failed`` the requests without one.
     """
 
     def __init__(self, url: str, number: int = 20):

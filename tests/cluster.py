@@ -26,33 +26,46 @@ from collections.abc import Callable
 
 import requests
 
-from .faults import BACK_FROM_SILENCE, CHANNEL, Job, Messages, chosen, ours, seconds, wrongly
+from .faults import (
+    BACK_FROM_SILENCE,
+    CHANNEL,
+    Job,
+    Messages,
+    addon_lines,
+    at_most,
+    chosen,
+    delivery,
+    out_of_limits,
+    report,
+    seconds,
+    wrongly,
+)
 from .stack.client import BusClient
-from .stack.cluster import Cluster, Member, cluster
+from .stack.cluster import Cluster, Member, running_cluster
 from .stack.network import enter_own_network
 from .stack.odoo import Odoo
 from .stack.process import end_on_signals, wait_until
-from .stack.users import AtOnce
+from .stack.users import BackgroundThreads
 
 SERVERS, WORKERS = 2, 2
 
-# what must be, in seconds after the promotion
+# limits, in seconds after the promotion
 BACK = 3
 CRON = 5
 
 HERE = 0  # this machine, for ``Lan.cut``
 
 
-class Promotions(AtOnce):
-    """Notes when a member becomes the primary, or the primary is back after a restart.
+class Promotions(BackgroundThreads):
+    """Records when a member becomes the primary, or the primary is back after a restart.
 
-    ``gone`` is set once the first primary is none any more, or not the only one.
+    ``gone`` is set once the first primary is down or demoted, or another member is primary, too.
     """
 
-    def __init__(self, whole: Cluster):
+    def __init__(self, cluster: Cluster):
         self.seen: list[tuple] = []  # (monotonic, s; name of the member)
         self.gone = threading.Event()
-        super().__init__(*(functools.partial(self._watch, member) for member in whole.members))
+        super().__init__(*(functools.partial(self._watch, member) for member in cluster.members))
 
     def _watch(self, member: Member):
         last = member.primary_since()
@@ -63,12 +76,12 @@ class Promotions(AtOnce):
                 self.gone.set()
             if last and since != last:
                 self.gone.set()
-            # a demoted server restarts, so the same start is the same term
+            # a demoted server restarts: while the start time is the same, it has not been demoted
             last = since or last
 
 
-class Visitor(AtOnce):
-    """Asks a server for a page, over and over, as a context."""
+class Visitor(BackgroundThreads):
+    """Requests a page of a server over and over, as a context."""
 
     def __init__(self, odoo: Odoo):
         self.asked = self.failed = 0
@@ -85,42 +98,42 @@ class Visitor(AtOnce):
 
 
 def promoted(seen: Promotions, seconds: float = 90):
-    wait_until(lambda: seen.seen, "somebody is promoted", seconds)
+    wait_until(lambda: seen.seen, "a member is promoted", seconds)
 
 
-def switchover(whole: Cluster, _seen: Promotions):
-    leader, candidate = whole.primary().name, whole.standby().name
-    whole.patronictl(
+def switchover(cluster: Cluster, _seen: Promotions):
+    leader, candidate = cluster.primary().name, cluster.standby().name
+    cluster.patronictl(
         "switchover", "odoo", f"--leader={leader}", f"--candidate={candidate}", "--force"
     )
 
 
-def postmaster_killed(whole: Cluster, seen: Promotions):
-    os.kill(whole.primary().postmaster(), signal.SIGKILL)
+def postmaster_killed(cluster: Cluster, seen: Promotions):
+    os.kill(cluster.primary().postmaster(), signal.SIGKILL)
     promoted(seen)
 
 
-def _cut_off(whole: Cluster, seen: Promotions, clients: list):
-    one = whole.number(whole.primary())
-    whole.lan.cut(one, [*clients, *({1, 2, 3} - {one})])
+def _cut_off(cluster: Cluster, seen: Promotions, clients: list):
+    number = cluster.number(cluster.primary())
+    cluster.lan.cut(number, [*clients, *({1, 2, 3} - {number})])
     promoted(seen)
     time.sleep(20)
-    whole.lan.plug()
+    cluster.lan.plug()
 
 
-def cut_off(whole: Cluster, seen: Promotions):
-    """The other machines do not reach the primary any more, but Odoo does."""
-    _cut_off(whole, seen, [])
+def cut_off(cluster: Cluster, seen: Promotions):
+    """The primary is cut off from the other machines, but not from Odoo."""
+    _cut_off(cluster, seen, [])
 
 
-def machine_gone(whole: Cluster, seen: Promotions):
-    """Nobody reaches the primary any more; no packet tells so."""
-    _cut_off(whole, seen, [HERE])
+def machine_gone(cluster: Cluster, seen: Promotions):
+    """All packets from and to the primary are dropped."""
+    _cut_off(cluster, seen, [HERE])
 
 
-def patroni_hangs(whole: Cluster, seen: Promotions):
-    """Nobody ends the old primary: it goes on to take connections beside the new one."""
-    primary = whole.primary()
+def patroni_hangs(cluster: Cluster, seen: Promotions):
+    """Patroni does not stop the old primary: it accepts connections beside the new one."""
+    primary = cluster.primary()
     os.kill(primary.process.pid, signal.SIGSTOP)
     try:
         promoted(seen)
@@ -129,14 +142,14 @@ def patroni_hangs(whole: Cluster, seen: Promotions):
         os.kill(primary.process.pid, signal.SIGCONT)
 
 
-def etcd_lost(whole: Cluster, seen: Promotions):
-    """Patroni gives the primary up; it takes it up again once etcd is back."""
-    for etcd in whole.etcd:
+def etcd_lost(cluster: Cluster, seen: Promotions):
+    """Patroni demotes the primary, and promotes it again once etcd is back."""
+    for etcd in cluster.etcd:
         etcd.stop(signal.SIGKILL)
-    members = whole.members
-    wait_until(lambda: not any(one.primary_since() for one in members), "nobody is primary", 60)
+    members = cluster.members
+    wait_until(lambda: not any(m.primary_since() for m in members), "no member is primary", 60)
     time.sleep(5)
-    for etcd in whole.etcd:
+    for etcd in cluster.etcd:
         etcd.start()
     promoted(seen)
 
@@ -145,7 +158,7 @@ def etcd_lost(whole: Cluster, seen: Promotions):
 class Fault:
     """A row of the table.
 
-    :param silent: nothing tells Odoo
+    :param silent: no error reaches Odoo
     """
 
     name: str
@@ -163,12 +176,12 @@ FAULTS = (
 )
 
 
-class Watched:
-    """A cluster, and the Odoo servers on it."""
+class ClusterFaults:
+    """A cluster and its Odoo servers, on which faults are measured."""
 
-    def __init__(self, whole: Cluster, servers: list[Odoo]):
-        self.whole, self.servers = whole, servers
-        self.count = 0  # of measures, so that none takes another one's messages for its own
+    def __init__(self, cluster: Cluster, servers: list[Odoo]):
+        self.cluster, self.servers = cluster, servers
+        self.count = 0  # of measurements: a part of their messages' names, which have to differ
 
     def measure(self, fault: Fault) -> dict:
         """Let the fault happen and return a row of the table."""
@@ -185,73 +198,55 @@ class Watched:
             # loads the registry
             job.start(f"first {self.count}")
             job.wait()
-            self.whole.wait()
+            self.cluster.wait()
             return self._scenario(fault, messages, job, clients)
 
     def _scenario(self, fault, messages, job, clients) -> dict:
-        before = self.whole.primary().name
-        lines = [len(ours(odoo)) for odoo in self.servers]
+        before = self.cluster.primary().name
+        lines = [len(addon_lines(odoo)) for odoo in self.servers]
         visitors = [Visitor(odoo) for odoo in self.servers]
         with contextlib.ExitStack() as meanwhile:
             for context in (messages, *visitors):
                 meanwhile.enter_context(context)
-            seen = meanwhile.enter_context(Promotions(self.whole))
+            seen = meanwhile.enter_context(Promotions(self.cluster))
             time.sleep(1)
             begun = time.monotonic()
             job.start(f"second {self.count}", seen.gone)
-            fault.happens(self.whole, seen)
+            fault.happens(self.cluster, seen)
             promoted(seen)
             time.sleep(5)
-        everything = set(messages.committed)
+        committed = set(messages.committed)
         for client in clients:
             with contextlib.suppress(TimeoutError):
-                wait_until(lambda c=client: everything <= set(c.texts()), "all shown", 30)
+                wait_until(lambda c=client: committed <= set(c.texts()), "all shown", 30)
         job.wait()
         at, after = seen.seen[0]
-        rows = [self._shown(client, messages.committed, begun, at) for client in clients]
+        rows = [delivery(client.received, messages.committed, begun, at) for client in clients]
+        backs = [row["back"] for row in rows]
         return {
             "sent": len(messages.committed),
             "lost": len(set().union(*(row["lost"] for row in rows))),
             "twice": sum(row["twice"] for row in rows),
             "promoted": at - begun,
-            "back": max((row["back"] for row in rows), default=None),
+            "back": None if None in backs else max(backs),
             "cron": max(0.0, job.started - at) if job.started else None,
             "pages": sum(visitor.asked for visitor in visitors),
             "failed": sum(visitor.failed for visitor in visitors),
-            "who": f"{before} → {after}",
+            "primary": f"{before} → {after}",
             "text": [
-                line for odoo, first in zip(self.servers, lines) for line in ours(odoo)[first:]
+                line
+                for odoo, first in zip(self.servers, lines)
+                for line in addon_lines(odoo)[first:]
             ],
-        }
-
-    @staticmethod
-    def _shown(client, committed: dict, begun: float, promoted: float) -> dict:
-        arrived = client.received
-        shown = dict(reversed(arrived))
-        late = [
-            at - promoted
-            for text, at in shown.items()
-            if at >= promoted and committed.get(text, 0) >= begun
-        ]
-        return {
-            "lost": set(committed) - set(shown),
-            "twice": len(arrived) - len(shown),
-            "back": min(late, default=float("inf")),
         }
 
 
 def wrong(fault: Fault, row: dict) -> list[str]:
-    """Return the names of the figures that are not what they must be."""
+    """Return the names of the figures that are out of their limits."""
     back = BACK_FROM_SILENCE if fault.silent else BACK
     cron = BACK_FROM_SILENCE if fault.silent else CRON
-    fine = {
-        "lost": row["lost"] == 0,
-        "twice": row["twice"] == 0,
-        "back": row["back"] <= back,
-        "cron": row["cron"] is not None and row["cron"] <= cron,
-        "lines": not any("Traceback" in line for line in row["text"]),
-    }
-    return [name for name, good in fine.items() if not good]
+    within = {"back": at_most(row["back"], back), "cron": at_most(row["cron"], cron)}
+    return out_of_limits(row, within)
 
 
 HEAD = (
@@ -262,7 +257,7 @@ HEAD = (
 
 def line_of(fault: Fault, row: dict, mistakes: list[str]) -> str:
     return (
-        f"{fault.name:<20}{row['who']:<13}{row['sent']:>6}{row['lost']:>6}{row['twice']:>7}"
+        f"{fault.name:<20}{row['primary']:<13}{row['sent']:>6}{row['lost']:>6}{row['twice']:>7}"
         f"{seconds(row['promoted']):>12}{seconds(row['back']):>8}{seconds(row['cron']):>8}"
         f"{row['pages']:>7}{row['failed']:>8}" + wrongly(mistakes)
     )
@@ -275,20 +270,12 @@ def main():
     arguments = chosen(parser, [fault.name for fault in FAULTS])
     enter_own_network("tests.cluster")
     end_on_signals()
-    failed = False
-    with cluster() as whole, contextlib.ExitStack() as stack:
+    with running_cluster() as cluster, contextlib.ExitStack() as stack:
         cron = {"max_cron_threads": 1}
-        servers = stack.enter_context(whole.odoo(SERVERS, workers=WORKERS, options=cron))
-        watched = Watched(whole, servers)
+        servers = stack.enter_context(cluster.odoo(SERVERS, workers=WORKERS, options=cron))
+        faults = ClusterFaults(cluster, servers)
         print(f"two prefork servers, a Patroni cluster of two\n\n{HEAD}", flush=True)
-        for fault in FAULTS:
-            if not arguments.faults or fault.name in arguments.faults:
-                row = watched.measure(fault)
-                mistakes = wrong(fault, row)
-                failed = failed or bool(mistakes)
-                print(line_of(fault, row, mistakes), flush=True)
-                if arguments.verbose or mistakes:
-                    print("\n".join(row["text"]), flush=True)
+        failed = report(FAULTS, arguments, faults.measure, wrong, line_of)
     sys.exit(failed)
 
 

@@ -8,10 +8,10 @@ import sys
 import time
 
 from .stack import series
+from .stack.chat_users import LOGINS, create_users, login_url
 from .stack.client import BusClient
-from .stack.deployment import deployment
+from .stack.deployment import running_deployment
 from .stack.odoo import Sender
-from .stack.people import LOGINS, introduce, way_to
 from .stack.process import end_on_signals, wait_until
 
 NOTIFICATIONS = 50
@@ -47,9 +47,9 @@ def send_and_watch(odoo, show: bool) -> list[float]:
         sender.close()
 
 
-def where_it_listens(whole, odoo) -> str:
-    backends = whole.postgres.listeners()
-    direct = {port: pid for pid, port in odoo.connections_to(whole.straight.port)}
+def where_it_listens(deployment, odoo) -> str:
+    backends = deployment.postgres.listeners()
+    direct = {port: pid for pid, port in odoo.connections_to(deployment.direct.port)}
     if not backends:
         return "nowhere: PgBouncer gave the session that ran LISTEN to others"
     return "; ".join(
@@ -64,23 +64,23 @@ def row(name: str, took: list[float], where: str) -> str:
     return f"  {name:<24}{f'{len(took)} of {NOTIFICATIONS}':>11}{median:>11}   {where}"
 
 
-def kill_and_watch(whole, odoo):
-    """End the listener's backend, send a notification at once, and tell when it was shown."""
-    ((backend, _name, _port),) = whole.postgres.listeners()
+def kill_and_watch(deployment, odoo):
+    """End the listener's backend, send a notification at once, and print when it was shown."""
+    ((backend, _name, _port),) = deployment.postgres.listeners()
     sender = Sender(odoo)
     try:
         with BusClient(odoo, "demo") as client:
             sender.send("demo", "before")
             client.wait_for("before")
-            whole.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
+            deployment.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
             begun = time.monotonic()
             sender.send("demo", "after")
             client.wait_for("after")
             took = client.received[-1][1] - begun
-        wait_until(lambda: "back after" in odoo.log(), "the listener says so")
+        wait_until(lambda: "back after" in odoo.log(), "the listener is back")
     finally:
         sender.close()
-    ((again, _name, _port),) = whole.postgres.listeners()
+    ((again, _name, _port),) = deployment.postgres.listeners()
     print(f"  killed the listener, backend {backend}, and sent a notification at once:")
     print(
         f"    at the websocket {took:.2f} s later; the listener is backend {again} now\n",
@@ -88,12 +88,12 @@ def kill_and_watch(whole, odoo):
     )
 
 
-def show_chat(whole, odoo, chat: int):
-    """Say how to see it in two browsers."""
-    ((backend, _name, _port),) = whole.postgres.listeners()
+def show_chat(deployment, odoo, chat: int):
+    """Print how to see it in two browsers."""
+    ((backend, _name, _port),) = deployment.postgres.listeners()
     print("  Chat, in two windows, one of them private; each one's password is the login:")
     for login in LOGINS:
-        print(f"    {login:<6} {way_to(odoo.url, chat)}")
+        print(f"    {login:<6} {login_url(odoo.url, chat)}")
     print("  Kill the listener and write on; the next message is there all the same:")
     print(f"    kill {backend}")
     print(f"  Odoo: {odoo.url}   login: admin   password: admin")
@@ -108,33 +108,33 @@ def main():
     end_on_signals()
 
     say(f"preparing a database with Odoo {series.SERIES} Discuss (the first time: a minute)")
-    with deployment("mail") as whole:
-        pooled, straight = whole.pooled, whole.straight
-        say(f"PostgreSQL is at 127.0.0.1:{straight.port}")
-        say(f"PgBouncer is at 127.0.0.1:{pooled.port}, pool_mode = {whole.pgbouncer.pool_mode()}")
+    with running_deployment("mail") as deployment:
+        mode = deployment.pgbouncer.pool_mode()
+        say(f"PostgreSQL is at 127.0.0.1:{deployment.direct.port}")
+        say(f"PgBouncer is at 127.0.0.1:{deployment.pooled.port}, pool_mode = {mode}")
         rows = [f"  {'':<24}{'delivered':>11}{'median':>11}   where LISTEN is"]
 
         say("Odoo as it is, behind PgBouncer")
-        with whole.odoo(addon=False) as odoo:
+        with deployment.odoo(addon=False) as odoo:
             took = send_and_watch(odoo, show=False)
-            rows.append(row("stock", took, where_it_listens(whole, odoo)))
+            rows.append(row("stock", took, where_it_listens(deployment, odoo)))
             lost = not took
 
         say("Odoo with bus_alt_connection, behind PgBouncer; odoo.conf has two more lines:")
-        for name, value in whole.direct.items():
+        for name, value in deployment.direct_settings.items():
             print(f"    {name} = {value}")
-        with whole.odoo(options=whole.direct, start=False) as odoo:
-            chat = None if arguments.once else introduce(odoo)[0]
+        with deployment.odoo(options=deployment.direct_settings, start=False) as odoo:
+            chat = None if arguments.once else create_users(odoo)[0]
             odoo.start()
             took = send_and_watch(odoo, show=True)
-            rows.append(row("bus_alt_connection", took, where_it_listens(whole, odoo)))
+            rows.append(row("bus_alt_connection", took, where_it_listens(deployment, odoo)))
             print("\n" + "\n".join(rows) + "\n", flush=True)
             if not lost or len(took) != NOTIFICATIONS:
                 sys.exit("run demo: this is not what the demo should show")
             if arguments.kill:
-                kill_and_watch(whole, odoo)
+                kill_and_watch(deployment, odoo)
             if chat:
-                show_chat(whole, odoo, chat)
+                show_chat(deployment, odoo, chat)
                 while odoo.process.running():
                     time.sleep(0.5)
                 sys.exit(f"Odoo ended:\n{odoo.process.tail()}")

@@ -4,8 +4,8 @@ For each fault and each kind of server, with one notification every 100 ms befor
 after it happens:
 
 * committed, shown in a websocket (14.0: by longpolling), lost, shown twice;
-* seconds until one was shown, after the server was back (where nothing tells Odoo of the
-  fault: after it began);
+* seconds until one was shown, after the server was back (for a fault without an error that
+  reaches Odoo: after it began);
 * seconds until a cron job that was triggered meanwhile started, after the server was back;
 * lines of the addon in the log, listening backends at the end beyond one per listener;
 * seconds that Odoo takes to stop while the fault happens again.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import select
@@ -26,8 +27,8 @@ import time
 
 from .stack import series
 from .stack.client import BusClient
-from .stack.deployment import deployment
-from .stack.faults import FAULTS, Fault, Site, fast_stop
+from .stack.deployment import running_deployment
+from .stack.faults import FAULTS, Fault, FaultTarget, fast_stop
 from .stack.network import Wire, enter_own_network
 from .stack.odoo import CHECKOUT, NotCommitted, Odoo, Sender
 from .stack.process import cpu_of, end_on_signals, run_folder, wait_until
@@ -35,19 +36,18 @@ from .stack.process import cpu_of, end_on_signals, run_folder, wait_until
 MODES = {"threaded": 0, "prefork": 2}
 CHANNEL = "a"
 
-# what must be, in seconds
+# limits, in seconds
 BACK = 2
 BACK_FROM_SILENCE = 30
 STOP = 3
-# stock Odoo may take as long, because a prefork server looks at its workers that often
-# (PreforkServer.beat)
+# stock Odoo may take as long: a prefork server checks its workers each 4 s (PreforkServer.beat)
 BEAT = 4
 
 
 class Messages:
-    """Sends a message every 100 ms; ``committed`` tells what was committed, and when.
+    """Sends a message every 100 ms; ``committed`` maps each one to the end of its commit.
 
-    :param name: what all of them begin with
+    :param name: the prefix of all messages
     """
 
     def __init__(self, odoo: Odoo, name: str = "message "):
@@ -119,7 +119,7 @@ class Job:
         self._sender.close()
 
 
-def ours(odoo: Odoo) -> list[str]:
+def addon_lines(odoo: Odoo) -> list[str]:
     """Return the addon's lines in the log."""
     return [line for line in odoo.log().splitlines() if ".bus_alt_connection" in line]
 
@@ -133,22 +133,22 @@ def seconds_to_stop(odoo: Odoo) -> float:
 
 
 @contextlib.contextmanager
-def site(fault: Fault | None = None):
-    """PostgreSQL at the other end of a wire, and what the fault needs."""
+def fault_target():
+    """A deployment with PostgreSQL at the other end of a wire."""
     with run_folder() as folder, contextlib.ExitStack() as stack:
         wire = Wire(folder / "wire.log")
         stack.callback(wire.remove)
-        made = Site(stack.enter_context(deployment(wire=wire)), wire)
-        stack.callback(made.close)
-        yield made
+        target = FaultTarget(stack.enter_context(running_deployment(wire=wire)), wire)
+        stack.callback(target.close)
+        yield target
 
 
 def stock_stop(workers: int) -> float:
     """Return how long stock Odoo takes to stop, with PostgreSQL up and no pooler, in seconds."""
-    with site() as place:
+    with fault_target() as target:
         cron = {"max_cron_threads": 1}
-        straight = place.whole.straight
-        with place.whole.odoo(straight, addon=False, workers=workers, options=cron) as odoo:
+        direct = target.deployment.direct
+        with target.deployment.odoo(direct, addon=False, workers=workers, options=cron) as odoo:
             messages = Messages(odoo)
             with BusClient(odoo, CHANNEL) as client:
                 messages.send("first")
@@ -159,29 +159,50 @@ def stock_stop(workers: int) -> float:
             return seconds_to_stop(odoo)
 
 
+def delivery(received: list[tuple], committed: dict, begun: float, since: float) -> dict:
+    """Return what a client has received of the messages that were committed.
+
+    :param received: as ``BusClient`` has it
+    :param begun: when the fault began (monotonic, s)
+    :param since: when messages should arrive again (monotonic, s)
+    :return: ``shown``, ``lost``: sets of messages; ``twice``: how many; ``back``: seconds after
+        ``since`` until a message that was committed after ``begun`` was shown, or None
+    """
+    shown = dict(reversed(received))
+    late = [
+        at - since for text, at in shown.items() if at >= since and committed.get(text, 0) >= begun
+    ]
+    return {
+        "shown": set(shown),
+        "lost": set(committed) - set(shown),
+        "twice": len(received) - len(shown),
+        "back": min(late, default=None),
+    }
+
+
 def measure(fault: Fault, workers: int) -> dict:
     """Let the fault happen and return a row of the table."""
-    with site() as place, contextlib.ExitStack() as happening:
-        options = {**place.settings(fault), "max_cron_threads": 1}
+    with fault_target() as target, contextlib.ExitStack() as happening:
+        options = {**target.settings(fault), "max_cron_threads": 1}
         begun = time.monotonic()
         if fault.at_start:
-            happening.enter_context(fault.happens(place))
-        with place.whole.odoo(workers=workers, options=options) as odoo:
-            place.database = odoo.database
+            happening.enter_context(fault.happens(target))
+        with target.deployment.odoo(workers=workers, options=options) as odoo:
+            target.database = odoo.database
             messages, job = Messages(odoo), Job(odoo)
             try:
-                return scenario(place, odoo, fault, happening, begun, messages, job)
+                return scenario(target, odoo, fault, happening, begun, messages, job)
             finally:
                 messages.close()
                 job.close()
 
 
-def scenario(place, odoo, fault, happening, begun, messages, job) -> dict:
-    # a threaded server has one for bus and cron
+def scenario(target, odoo, fault, happening, begun, messages, job) -> dict:
+    # a threaded server has one listener for bus and cron
     number = 2 if series.CRON_LISTENS and odoo.workers else 1
 
     def listeners():
-        return len(place.postgres.listeners())
+        return len(target.postgres.listeners())
 
     with BusClient(odoo, CHANNEL) as client:
         if not fault.at_start:
@@ -194,15 +215,15 @@ def scenario(place, odoo, fault, happening, begun, messages, job) -> dict:
                 job.wait()
         with messages:
             time.sleep(1)
-            lines = 0 if fault.at_start else len(ours(odoo))
+            lines = 0 if fault.at_start else len(addon_lines(odoo))
             if not fault.at_start:
                 begun = time.monotonic()
-                happening.enter_context(fault.happens(place))
+                happening.enter_context(fault.happens(target))
             if series.CRON_LISTENS:
                 job.start("second")
             time.sleep(fault.seconds)
             happening.close()
-            ended = place.back or time.monotonic()
+            ended = target.back or time.monotonic()
             back = begun if fault.silent else ended
             time.sleep(3)
         with contextlib.suppress(TimeoutError):
@@ -211,20 +232,14 @@ def scenario(place, odoo, fault, happening, begun, messages, job) -> dict:
             wait_until(lambda: listeners() == number, "all listen again", 70)
         if series.CRON_LISTENS:
             job.wait()
-        lines = ours(odoo)[lines:]
-        arrived = client.received
-    shown = dict(reversed(arrived))
-    late = [
-        at - back
-        for text, at in shown.items()
-        if at >= back and messages.committed.get(text, 0) >= begun
-    ]
+        lines = addon_lines(odoo)[lines:]
+        delivered = delivery(client.received, messages.committed, begun, back)
     row = {
         "committed": len(messages.committed),
-        "shown": len(shown),
-        "lost": len(set(messages.committed) - set(shown)),
-        "twice": len(arrived) - len(shown),
-        "back": min(late, default=None),
+        "shown": len(delivered["shown"]),
+        "lost": len(delivered["lost"]),
+        "twice": delivered["twice"],
+        "back": delivered["back"],
         "cron": max(0.0, job.started - ended) if job.started else None,
         "lines": len(lines),
         "backends": listeners() - number,
@@ -232,17 +247,19 @@ def scenario(place, odoo, fault, happening, begun, messages, job) -> dict:
     }
     messages.send("last")  # no request waits any more when Odoo stops
     time.sleep(1)
-    with (fast_stop if fault.standby else fault.happens)(place):
+    with (fast_stop if fault.standby else fault.happens)(target):
         time.sleep(2)
         row["stop"] = seconds_to_stop(odoo)
     return row
 
 
 def idle(number: int, seconds: float) -> dict:
-    """Return what listeners that hear nothing cost: probes, and seconds of CPU."""
+    """Return the cost of listeners without notifications: probes, and seconds of CPU."""
     probes = []
-    room = {"max_connections": number + 80}
-    with deployment(options=room) as whole, whole.odoo(start=False, options=whole.direct) as odoo:
+    limit = {"max_connections": number + 80}
+    with contextlib.ExitStack() as stack:
+        deployment = stack.enter_context(running_deployment(options=limit))
+        odoo = stack.enter_context(deployment.odoo(start=False, options=deployment.direct_settings))
         fleet = subprocess.Popen(
             [odoo.python, "-m", "tests.stack.fleet", odoo.conf, str(number), str(seconds)],
             cwd=CHECKOUT,
@@ -250,34 +267,53 @@ def idle(number: int, seconds: float) -> dict:
             stdout=subprocess.PIPE,
             text=True,
         )
-        with fleet, contextlib.closing(whole.postgres.connect()) as connection:
+        with fleet, contextlib.closing(deployment.postgres.connect()) as connection:
             fleet.stdout.readline()
             connection.cursor().execute("LISTEN bus_alt_connection")
-            servers = {"postgres": whole.postgres, "pgbouncer": whole.pgbouncer}
-            before = {name: cpu_of(one.process.pid) for name, one in servers.items()}
+            servers = {"postgres": deployment.postgres, "pgbouncer": deployment.pgbouncer}
+            before = {name: cpu_of(server.process.pid) for name, server in servers.items()}
             begin = time.monotonic()
             while time.monotonic() < begin + seconds:
                 select.select([connection], [], [], 0.2)
                 connection.poll()
                 probes += connection.notifies
                 connection.notifies.clear()
-            cpu = {name: cpu_of(one.process.pid) - before[name] for name, one in servers.items()}
+            cpu = {
+                name: cpu_of(server.process.pid) - before[name] for name, server in servers.items()
+            }
             return {"probes": len(probes), **cpu, **json.loads(fleet.stdout.readline())}
 
 
-def wrong(fault: Fault, row: dict, stop: float) -> list[str]:
-    """Return the names of the figures that are not what they must be."""
-    back = BACK_FROM_SILENCE if fault.silent else BACK
-    fine = {
+def out_of_limits(row: dict, within: dict[str, bool]) -> list[str]:
+    """Return the names of the figures that are out of their limits.
+
+    :param within: whether a figure is within its limit; some have the same limit for every fault
+    """
+    within = {
         "lost": row["lost"] == 0,
         "twice": row["twice"] == 0,
-        "back": row["back"] is not None and row["back"] <= back,
-        "cron": not series.CRON_LISTENS or (row["cron"] is not None and row["cron"] <= fault.cron),
-        "backends": row["backends"] == 0,
-        "stop": row["stop"] <= stop + STOP,
+        **within,
         "lines": not any("Traceback" in line for line in row["text"]),
     }
-    return [name for name, good in fine.items() if not good]
+    return [name for name, good in within.items() if not good]
+
+
+def wrong(fault: Fault, row: dict, stop: float) -> list[str]:
+    """Return the names of the figures that are out of their limits."""
+    back = BACK_FROM_SILENCE if fault.silent else BACK
+    return out_of_limits(
+        row,
+        {
+            "back": at_most(row["back"], back),
+            "cron": not series.CRON_LISTENS or at_most(row["cron"], fault.cron),
+            "backends": row["backends"] == 0,
+            "stop": row["stop"] <= stop + STOP,
+        },
+    )
+
+
+def at_most(value: float | None, limit: float) -> bool:
+    return value is not None and value <= limit
 
 
 def chosen(parser: argparse.ArgumentParser, names: list[str]) -> argparse.Namespace:
@@ -289,6 +325,25 @@ def chosen(parser: argparse.ArgumentParser, names: list[str]) -> argparse.Namesp
         if name not in names:
             parser.error(f"no fault {name!r}; there are: {', '.join(names)}")
     return arguments
+
+
+def report(faults: tuple, arguments: argparse.Namespace, measure, wrong, line_of) -> bool:
+    """Measure the chosen faults and print a row for each; return whether a figure is wrong.
+
+    :param measure: returns the row of a fault
+    :param wrong: returns the names of the wrong figures of a fault and its row
+    :param line_of: returns the line to print for a fault, its row and these names
+    """
+    failed = False
+    for fault in faults:
+        if not arguments.faults or fault.name in arguments.faults:
+            row = measure(fault)
+            mistakes = wrong(fault, row)
+            failed = failed or bool(mistakes)
+            print(line_of(fault, row, mistakes), flush=True)
+            if arguments.verbose or mistakes:
+                print("\n".join(row["text"]), flush=True)
+    return failed
 
 
 def seconds(value: float | None) -> str:
@@ -315,20 +370,14 @@ def main():
             f"Odoo {series.SERIES}, {mode}; stock Odoo stops within {stop:.1f} s\n\n{HEAD}",
             flush=True,
         )
-        for fault in FAULTS:
-            if not arguments.faults or fault.name in arguments.faults:
-                row = measure(fault, workers)
-                mistakes = wrong(fault, row, stop)
-                failed = failed or bool(mistakes)
-                print(line_of(fault, row, mistakes), flush=True)
-                if arguments.verbose or mistakes:
-                    print("\n".join(row["text"]), flush=True)
+        measured = functools.partial(measure, workers=workers)
+        failed |= report(FAULTS, arguments, measured, functools.partial(wrong, stop=stop), line_of)
         print()
     if not arguments.faults:
         listeners, lasts = 20, 60
         row = idle(listeners, lasts)
         rate = 10 * row["probes"] / lasts
-        # one of each listener's own in 45 s, and of all together one in 9 s
+        # each listener sends one in 45 s, and all together share one in 9 s
         allowed = listeners * lasts / 45 + lasts / 9
         failed = failed or row["probes"] > allowed or row["deaf"] > 0
         print(

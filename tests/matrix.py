@@ -1,6 +1,6 @@
-"""``./run matrix``: a few tests on each Odoo, pooler and PostgreSQL that can be had.
+"""``./run matrix``: a few tests on each Odoo, pooler and PostgreSQL that is available.
 
-A row is one call of ``./run test -m smoke`` with other options. What came of it goes into
+A row is one call of ``./run test -m smoke`` with other options. Its results go into
 ``docs/matrix.json``, with the date; rows that were not run this time stay as they are. The table
 in README is made of that file (``docs/make.py``).
 """
@@ -22,7 +22,7 @@ import xml.etree.ElementTree
 CHECKOUT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = CHECKOUT / "docs" / "matrix.json"
 
-# what the tests try, by their names
+# the check that each test belongs to
 CHECKS = {
     "test_100_of_100": "delivery",
     "test_quick_notifications_leave_no_websocket_deaf": "delivery",
@@ -33,11 +33,11 @@ CHECKS = {
     "test_an_update_has_a_session_as_odoos_own_role": "update",
     "test_no_lock_timeout_is_left_on_pooled_connections": "update",
 }
-# the pooler alone, before Odoo is
+# the pooler without Odoo; if this fails, the other tests are not run
 FIRST = "tests/servers/test_poolers.py"
-TIMED_OUT = 124  # what the program timeout ends with
+TIMED_OUT = 124  # exit status of the program timeout
 MODES = ("threaded", "prefork")
-# of several tests of one thing, the first of these that there is counts
+# the result of a check with several tests is the first of these that one of them has
 RANK = ("failed", "passed", "skipped")
 
 
@@ -83,7 +83,7 @@ def rows(checkouts: list[str]) -> list[Row]:
 
 
 def run(row: Row) -> dict:
-    """Run the tests of a row and return what came of them."""
+    """Run the tests of a row and return their results."""
     found = {
         "odoo": row.odoo,
         "pooler": row.pooler,
@@ -99,27 +99,27 @@ def run(row: Row) -> dict:
 
 
 def test(row: Row, found: dict, seconds: int, *paths: str) -> str:
-    """Add to ``found`` what the tests of these files, or all, say; return why not, if so.
+    """Add the results of the tests, of these files or all, to ``found``; return why they failed.
 
-    :param seconds: they may take; a pooler that hangs would hold them for ever
+    :param seconds: timeout, because a pooler may hang
     """
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / "report.xml"
         run = ["timeout", "--kill-after=30", str(seconds), CHECKOUT / "run", "test", *row.options]
-        said = subprocess.run([*run, "-m", "smoke", *paths, f"--junitxml={report}"], stdout=2)
-        if said.returncode == TIMED_OUT:
+        done = subprocess.run([*run, "-m", "smoke", *paths, f"--junitxml={report}"], stdout=2)
+        if done.returncode == TIMED_OUT:
             return f"not done within {seconds} s"
         if not report.exists():
-            return f"./run test ended with {said.returncode}"
+            return f"./run test ended with {done.returncode}"
         return read(report, found)
 
 
 def read(report: pathlib.Path, found: dict) -> str:
-    """Add to ``found`` what pytest's report says; return how the pooler alone fails, if so."""
+    """Add pytest's results to ``found``; return how a test of the pooler alone failed, or ""."""
     why = ""
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
-        for one in case.iter("property"):
-            found[one.get("name")] = one.get("value")
+        for recorded in case.iter("property"):
+            found[recorded.get("name")] = recorded.get("value")
         result, message = result_of(case)
         name, _bracket, parameter = case.get("name").partition("[")
         if name not in CHECKS:

@@ -1,4 +1,4 @@
-"""A real Chromium in which people use Odoo's Discuss."""
+"""A real Chromium for users of Odoo's Discuss."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import time
 
 from playwright.sync_api import Page, sync_playwright
 
+from .chat_users import login_url
 from .odoo import CHECKOUT
-from .people import way_to
 
 SCREENSHOTS = CHECKOUT / "screenshots"
 
@@ -19,7 +19,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 
-# the socket lives in a SharedWorker, which shows nothing to the page's own events
+# the websocket is in a SharedWorker, so the page's events do not show it
 CONNECTED = (
     "() => globalThis.odoo?.__WOWL_DEBUG__?.root.env.services.bus_service.workerState"
     " === 'CONNECTED'"
@@ -35,8 +35,8 @@ FONTS = """\
 """
 
 
-class Person:
-    """One user who has a conversation of Discuss open, in a browser session of their own."""
+class ChatUser:
+    """One user who has a conversation of Discuss open, in a browser context of their own."""
 
     def __init__(self, page: Page, login: str):
         self.page = page
@@ -44,7 +44,7 @@ class Person:
 
     def open(self, url: str, conversation: int):
         """Log in and look at this ``discuss.channel``, until the bus is connected."""
-        self.page.goto(way_to(url, conversation), timeout=FIRST_PAGE)
+        self.page.goto(login_url(url, conversation), timeout=FIRST_PAGE)
         self.page.fill("input[name=login]", self.login)
         self.page.fill("input[name=password]", self.login)
         self.page.click("button[type=submit]")
@@ -91,18 +91,18 @@ class Person:
         return True
 
     def screenshot(self, name: str):
-        """Keep what they see, for people who look at a run of the tests."""
+        """Keep a picture of the page beside the tests' other output."""
         SCREENSHOTS.mkdir(exist_ok=True)
         self.page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
 @contextlib.contextmanager
 def chromium(folder: pathlib.Path):
-    """Yield a function that makes a ``Person`` from a login."""
+    """Yield a function that makes a ``ChatUser`` from a login."""
     root = pathlib.Path(os.environ["BUS_ALT_BROWSER"])
     program = root / "usr/lib/chromium/chromium"
     options: dict = {}
-    if program.exists():  # else Playwright's own
+    if program.exists():  # otherwise Playwright has brought one
         folder.mkdir()
         fonts = folder / "fonts.conf"
         fonts.write_text(FONTS.format(root=root, folder=folder))
@@ -120,9 +120,9 @@ def chromium(folder: pathlib.Path):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(args=list(FLAGS), **options)
 
-        def person(login: str) -> Person:
+        def open_context(login: str) -> ChatUser:
             size = {"width": 900, "height": 520}
-            return Person(browser.new_context(viewport=size).new_page(), login)
+            return ChatUser(browser.new_context(viewport=size).new_page(), login)
 
-        yield person
+        yield open_context
         browser.close()

@@ -1,4 +1,4 @@
-"""A client of Odoo's bus, as a browser is one."""
+"""A client of Odoo's bus that does what a browser does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .process import wait_until
 
 
 class _Client:
-    """A public visitor who is subscribed to one channel, or to more.
+    """An unauthenticated client that is subscribed to one channel, or to more.
 
     ``received`` lists (text, time of arrival: monotonic, s) of what ``series.send`` sent.
     """
@@ -73,7 +73,7 @@ class WebsocketClient(_Client):
         subscription = {"channels": self._channels, "last": self._last}
         self._socket.send(json.dumps({"event_name": "subscribe", "data": subscription}))
         self._socket.settimeout(None)
-        # Odoo answers in order: the pong comes when it has subscribed and looked for old messages
+        # Odoo answers in order: the pong follows the subscription and its query for old messages
         self._socket.ping()
 
     def _read(self):
@@ -114,7 +114,7 @@ class LongpollingClient(_Client):
         self._url = f"http://127.0.0.1:{odoo.bus_port}/longpolling/poll"
         self._open = True
         self._thread.start()
-        # the dispatcher starts when the first request waits; a later one gives no sign
+        # the dispatcher starts with the first request; Odoo logs nothing for the later ones
         started = "Bus.loop listen imbus"
         wait_until(lambda: started in odoo.log(), started)
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""A Patroni cluster as the guide's recipe has it: etcd, two PostgreSQL, and what leads to them.
+"""A Patroni cluster as in the guide's recipe: etcd, two PostgreSQL, HAProxy and PgBouncer.
 
 Each of three machines (``network.Lan``) has an etcd, two of them Patroni and its PostgreSQL.
 HAProxy, PgBouncer and Odoo run in the program's own namespace.
@@ -20,16 +20,16 @@ import requests
 
 from . import guide
 from .network import Lan, Namespace
-from .odoo import DATABASE, ROLE, Odoo, Path, prepared
+from .odoo import DATABASE, ROLE, Endpoint, Odoo, prepared
 from .pgbouncer import PgBouncer
 from .postgres import BIN, Postgres, server_environ
-from .process import Process, accepts, give_to_servers, run_folder, unprivileged
+from .process import Process, accepts, give_to_servers, run_folder, started, unprivileged
 
 PROGRAMS = pathlib.Path(os.environ.get("BUS_ALT_CLUSTER", "/"))
 PATRONI = pathlib.Path(os.environ.get("BUS_ALT_PATRONI", "/")) / "bin"
 
-# Patroni's Python may stand where only root may look
-MAY_LOOK = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+# Patroni's Python may be in a folder that only root can read
+READ_ALL_FILES = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 
 
 class Recipe:
@@ -45,9 +45,9 @@ class Recipe:
         (self.pooled_host, self.pooled_port) = re.findall(
             r"^\* = host=(\S+) port=(\d+)$", pgbouncer.text, re.M
         )[0]
-        self.odoo = guide.options(self._placed(conf.text))
+        self.odoo = guide.options(self._with_addresses(conf.text))
 
-    def _placed(self, text: str) -> str:
+    def _with_addresses(self, text: str) -> str:
         for kind in ("pg", "etcd"):
             for i, address in enumerate(self._addresses, start=1):
                 text = text.replace(f"{kind}{i}.example.com", address)
@@ -55,13 +55,13 @@ class Recipe:
 
     def patroni(self, number: int) -> dict:
         """Return the configuration of this member, counted from 1."""
-        import yaml  # not there for the series that do without the documentation
+        import yaml  # not installed for the series without the documentation's tests
 
         text = re.sub(r"\bpg1\b", f"pg{number}", self._patroni)
-        return yaml.safe_load(self._placed(text))
+        return yaml.safe_load(self._with_addresses(text))
 
     def haproxy(self) -> str:
-        return self._placed(self._haproxy)
+        return self._with_addresses(self._haproxy)
 
 
 class Etcd:
@@ -75,7 +75,7 @@ class Etcd:
         self._address = members[name]
         self.process = Process(folder.with_suffix(".log"))
         client, peer = (f"http://{self._address}:{port}" for port in (2379, 2380))
-        everybody = ",".join(f"{one}=http://{place}:2380" for one, place in members.items())
+        peers = ",".join(f"{member}=http://{host}:2380" for member, host in members.items())
         self._options = [
             f"--name={name}",
             f"--data-dir={folder / 'data'}",
@@ -83,7 +83,7 @@ class Etcd:
             f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
-            f"--initial-cluster={everybody}",
+            f"--initial-cluster={peers}",
         ]
         folder.mkdir()
         give_to_servers(folder)
@@ -155,7 +155,7 @@ class Member:
 
     def start(self):
         self.process.start(
-            [*self._machine.enter(*MAY_LOOK), PATRONI / "patroni", self.configuration_file],
+            [*self._machine.enter(*READ_ALL_FILES), PATRONI / "patroni", self.configuration_file],
             env=server_environ(),
             cwd=self.folder,
         )
@@ -185,9 +185,9 @@ class Member:
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def stop(self):
-        """End both at once; nobody needs the data any more."""
+        """Kill Patroni, and shut PostgreSQL down at once; the data is not needed any more."""
         self.process.stop(signal.SIGKILL)
-        # Patroni's child is in a session of its own
+        # PostgreSQL has another process session than Patroni and goes on
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             os.kill(self.postmaster(), signal.SIGQUIT)
 
@@ -244,7 +244,7 @@ class Cluster:
             "PGBOUNCER_ADMIN_PASSWORD": secrets.token_hex(16),
         }
         self.pgbouncer = PgBouncer(folder / "pgbouncer", self.haproxy, pooler)
-        self.pooled = Path(self.pgbouncer.host, self.pgbouncer.port, ROLE, passwords[ROLE])
+        self.pooled = Endpoint(self.pgbouncer.host, self.pgbouncer.port, ROLE, passwords[ROLE])
 
     def start(self):
         for etcd in self.etcd:
@@ -263,24 +263,24 @@ class Cluster:
 
         ``start`` does not: Odoo may be started meanwhile.
         """
-        self.members[0].process.wait_for(self._whole, "the cluster is whole", 120)
+        self.members[0].process.wait_for(self._is_complete, "the cluster is complete", 120)
 
-    def _whole(self) -> bool:
+    def _is_complete(self) -> bool:
         with contextlib.suppress(requests.RequestException, ValueError):
             rows = requests.get(f"http://{self.members[0].address}:8008/cluster", timeout=2).json()
-            found = {row["role"]: row["state"] for row in rows["members"]}
-            return found == {"leader": "running", "sync_standby": "streaming"}
+            states = {row["role"]: row["state"] for row in rows["members"]}
+            return states == {"leader": "running", "sync_standby": "streaming"}
         return False
 
     def primary(self) -> Member:
         """Return the member that is the primary."""
-        (found,) = (member for member in self.members if member.primary_since())
-        return found
+        (primary,) = (member for member in self.members if member.primary_since())
+        return primary
 
     def standby(self) -> Member:
-        """Return the other one."""
-        (found,) = (member for member in self.members if not member.primary_since())
-        return found
+        """Return the member that is not the primary."""
+        (standby,) = (member for member in self.members if not member.primary_since())
+        return standby
 
     def number(self, member: Member) -> int:
         """Return which of the machines it runs on, counted from 1."""
@@ -296,10 +296,10 @@ class Cluster:
     @contextlib.contextmanager
     def odoo(self, number: int, **options):
         """So many Odoo servers on one database, set as the recipe has it."""
-        wanted = {**options.pop("options", {}), **self.recipe.odoo}
+        settings = {**options.pop("options", {}), **self.recipe.odoo}
         for name in ("db_host", "db_port"):
-            # PgBouncer's, here at a free port
-            wanted.pop(name)
+            # those of PgBouncer, which has a free port here
+            settings.pop(name)
         with contextlib.ExitStack() as stack:
             servers = []
             for i in range(1, number + 1):
@@ -308,7 +308,7 @@ class Cluster:
                     self.pooled,
                     database=DATABASE,
                     data=self.prepared / "odoo",
-                    options=wanted,
+                    options=settings,
                     **options,
                 )
                 stack.callback(shutil.rmtree, odoo.data_dir, ignore_errors=True)
@@ -325,11 +325,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster():
+def running_cluster():
     """A running ``Cluster`` that leaves nothing behind; in a namespace of its own."""
-    with run_folder() as folder:
-        whole = Cluster(folder)
-        try:
-            yield whole.start()
-        finally:
-            whole.stop()
+    with run_folder() as folder, started(Cluster(folder)) as cluster:
+        yield cluster

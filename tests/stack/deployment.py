@@ -1,4 +1,4 @@
-"""PostgreSQL, PgBouncer before it, and Odoo servers that use them."""
+"""PostgreSQL, PgBouncer in front of it, and Odoo servers that use them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import pathlib
 import secrets
 import shutil
 
-from .odoo import DATABASE, ROLE, Odoo, Path, prepared
+from .odoo import DATABASE, ROLE, Endpoint, Odoo, prepared
 from .poolers import pooler
 from .postgres import Postgres
-from .process import run_folder
+from .process import run_folder, started
 
 
 class Servers:
     """One PostgreSQL, one pooler, and a role for Odoo.
 
     The pooler is PgBouncer in transaction mode, unless ``./run test --pooler`` names another one.
-    ``pooled`` and ``straight`` are the two ways to the server.
+    ``direct`` is the endpoint of PostgreSQL, ``pooled`` the one of the pooler.
     """
 
     def __init__(
@@ -31,8 +31,8 @@ class Servers:
             self.postgres,
             {"ODOO_DB_PASSWORD": self.password, "PGBOUNCER_ADMIN_PASSWORD": secrets.token_hex(16)},
         )
-        self.straight = Path(self.postgres.host, self.postgres.port, ROLE, self.password)
-        self.pooled = Path(self.pgbouncer.host, self.pgbouncer.port, ROLE, self.password)
+        self.direct = Endpoint(self.postgres.host, self.postgres.port, ROLE, self.password)
+        self.pooled = Endpoint(self.pgbouncer.host, self.pgbouncer.port, ROLE, self.password)
 
     def start(self):
         self.postgres.start()
@@ -45,11 +45,11 @@ class Servers:
         self.postgres.stop()
 
     @property
-    def direct(self) -> dict:
+    def direct_settings(self) -> dict:
         """The two settings that an operator adds to odoo.conf."""
         return {
-            "imdispatcher_db_host": self.straight.host,
-            "imdispatcher_db_port": self.straight.port,
+            "imdispatcher_db_host": self.direct.host,
+            "imdispatcher_db_port": self.direct.port,
         }
 
 
@@ -70,12 +70,12 @@ class Deployment(Servers):
 
     def start(self):
         super().start()
-        # nobody may use the template while it is copied
+        # CREATE DATABASE fails while another session uses the template
         self.postgres.execute(f'ALTER DATABASE "{DATABASE}" ALLOW_CONNECTIONS false')
         return self
 
     @contextlib.contextmanager
-    def odoo(self, db: Path | None = None, start: bool = True, **options):
+    def odoo(self, db: Endpoint | None = None, start: bool = True, **options):
         """An Odoo server on a new copy of the prepared database, behind PgBouncer by default."""
         name = f"odoo_{secrets.token_hex(4)}"
         self.postgres.execute(f'CREATE DATABASE "{name}" TEMPLATE "{DATABASE}" OWNER "{ROLE}"')
@@ -100,7 +100,7 @@ class Deployment(Servers):
 
 
 @contextlib.contextmanager
-def deployment(
+def running_deployment(
     modules: str = "bus",
     wire=None,
     options: dict | None = None,
@@ -109,11 +109,9 @@ def deployment(
     """A running ``Deployment`` that leaves nothing behind.
 
     :param options: settings of PostgreSQL
-    :param others: a folder with addons of others
+    :param others: a folder with third-party addons
     """
-    with run_folder() as folder:
-        whole = Deployment(folder, modules, wire, options, others)
-        try:
-            yield whole.start()
-        finally:
-            whole.stop()
+    with run_folder() as folder, started(
+        Deployment(folder, modules, wire, options, others)
+    ) as deployment:
+        yield deployment

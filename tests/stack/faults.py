@@ -1,6 +1,6 @@
-"""What can happen to PostgreSQL, to PgBouncer and to the network between them and Odoo.
+"""Faults of PostgreSQL, of PgBouncer and of the network between them and Odoo.
 
-Each fault is a context manager: it happens at the beginning, and the server is back at the
+Each fault is a context manager: it begins with the context, and the server is back at its
 end. ``FAULTS`` names them.
 """
 
@@ -18,37 +18,39 @@ from .deployment import Deployment
 from .network import Wire
 from .postgres import Postgres
 from .process import wait_until
-from .relay import Relay
+from .tcp_proxy import TcpProxy
 from .users import Users
 
 LISTENER = "listener"
 
 
-class Site:
-    """A deployment whose direct path can be broken.
+class FaultTarget:
+    """A deployment whose direct connection can be broken.
 
-    :param whole: a deployment that runs at the other end of the wire
+    :param deployment: a deployment that runs at the other end of the wire
     """
 
-    def __init__(self, whole: Deployment, wire: Wire):
-        self.whole = whole
+    def __init__(self, deployment: Deployment, wire: Wire):
+        self.deployment = deployment
         self.wire = wire
-        self.postgres = whole.postgres
-        self.relay = None
+        self.postgres = deployment.postgres
+        self.proxy = None
         self.standby = None
         self.database = ""
-        self.back = None  # when the server was back, where a fault goes on after that
+        self.back = (
+            None  # when the server was back (monotonic, s), for a fault that ends later than that
+        )
         self.listener_password = secrets.token_hex(16)
         self.postgres.create_role(LISTENER, self.listener_password, "")
 
     def settings(self, fault: Fault) -> dict:
         """Make what the fault needs and return the lines for odoo.conf."""
         host, ports = self.postgres.host, [self.postgres.port]
-        if fault.relay:
-            self.relay = Relay((self.postgres.host, self.postgres.port))
-            host, ports = "127.0.0.1", [self.relay.port]
+        if fault.proxy:
+            self.proxy = TcpProxy((self.postgres.host, self.postgres.port))
+            host, ports = "127.0.0.1", [self.proxy.port]
         if fault.standby:
-            folder = self.whole.folder / "standby"
+            folder = self.deployment.folder / "standby"
             self.standby = Postgres(folder, primary=self.postgres, wire=self.wire).start()
             ports.append(self.standby.port)
         return {
@@ -60,15 +62,10 @@ class Site:
 
     def close(self):
         """Stop what ``settings`` started."""
-        if self.relay:
-            self.relay.close()
+        if self.proxy:
+            self.proxy.close()
         if self.standby:
             self.standby.stop()
-
-    def kill_listeners(self):
-        """End the backends of all listeners."""
-        for pid, *_others in self.postgres.listeners():
-            self.postgres.execute("SELECT pg_terminate_backend(%s)", [pid])
 
     def fail_over(self):
         """Promote the standby, which has all that was committed, and move PgBouncer to it."""
@@ -80,60 +77,50 @@ class Site:
                 wait_until(lambda: self.standby.execute(caught_up, [lsn])[0][0], "caught up")
             self.standby.execute("SELECT pg_promote()")
 
-        self.whole.pgbouncer.move_to(self.standby, promoted)
+        self.deployment.pgbouncer.move_to(self.standby, promoted)
         self.postgres = self.standby
 
 
 @contextlib.contextmanager
-def killed_backend(site: Site):
-    site.kill_listeners()
+def _between(begin: Callable[[], None], end: Callable[[], None] = lambda: None):
+    begin()
     yield
+    end()
+
+
+def killed_backend(target: FaultTarget):
+    return _between(target.postgres.kill_listeners)
+
+
+def fast_stop(target: FaultTarget):
+    postgres = target.postgres
+    return _between(lambda: postgres.stop(signal.SIGINT), postgres.start)
+
+
+def immediate_stop(target: FaultTarget):
+    postgres = target.postgres
+    return _between(lambda: postgres.stop(signal.SIGQUIT), postgres.start)
+
+
+def refused(target: FaultTarget):
+    return _between(target.proxy.close, target.proxy.open)
+
+
+def reset(target: FaultTarget):
+    return _between(target.proxy.reset)
+
+
+def forgotten(target: FaultTarget):
+    return _between(target.proxy.forget)
+
+
+def black_hole(target: FaultTarget):
+    return _between(target.wire.cut, target.wire.plug)
 
 
 @contextlib.contextmanager
-def _stopped(site: Site, signum: int):
-    site.postgres.stop(signum)
-    yield
-    site.postgres.start()
-
-
-def fast_stop(site: Site):
-    return _stopped(site, signal.SIGINT)
-
-
-def immediate_stop(site: Site):
-    return _stopped(site, signal.SIGQUIT)
-
-
-@contextlib.contextmanager
-def refused(site: Site):
-    site.relay.close()
-    yield
-    site.relay.open()
-
-
-@contextlib.contextmanager
-def reset(site: Site):
-    site.relay.reset()
-    yield
-
-
-@contextlib.contextmanager
-def forgotten(site: Site):
-    site.relay.forget()
-    yield
-
-
-@contextlib.contextmanager
-def black_hole(site: Site):
-    site.wire.cut()
-    yield
-    site.wire.plug()
-
-
-@contextlib.contextmanager
-def deaf(site: Site):
-    pids = [pid for pid, *_others in site.postgres.listeners()]
+def deaf(target: FaultTarget):
+    pids = [pid for pid, *_others in target.postgres.listeners()]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     yield
@@ -142,45 +129,41 @@ def deaf(site: Site):
             os.kill(pid, signal.SIGCONT)
 
 
-@contextlib.contextmanager
-def pgbouncer_restarted(site: Site):
-    site.whole.pgbouncer.stop()
-    yield
-    site.whole.pgbouncer.start()
+def pgbouncer_restarted(target: FaultTarget):
+    pgbouncer = target.deployment.pgbouncer
+    return _between(pgbouncer.stop, pgbouncer.start)
 
 
 @contextlib.contextmanager
-def restarted_under_load(site: Site):
-    with Users(site.whole.pooled, site.database):
+def restarted_under_load(target: FaultTarget):
+    with Users(target.deployment.pooled, target.database):
         time.sleep(1)
-        site.postgres.stop(signal.SIGINT)
+        target.postgres.stop(signal.SIGINT)
         yield
-        site.postgres.start()
-        site.back = time.monotonic()
+        target.postgres.start()
+        target.back = time.monotonic()
         time.sleep(1)
 
 
 @contextlib.contextmanager
-def standby_promoted(site: Site):
+def standby_promoted(target: FaultTarget):
     """The primary crashes."""
-    site.postgres.stop(signal.SIGQUIT)
+    target.postgres.stop(signal.SIGQUIT)
     yield
-    site.fail_over()
+    target.fail_over()
+
+
+def old_primary(target: FaultTarget):
+    """The old primary stays up with its listeners' sessions, but PgBouncer uses the new one."""
+    return _between(target.fail_over)
 
 
 @contextlib.contextmanager
-def old_primary(site: Site):
-    """The primary stays up, and so do its listeners' sessions, but nobody uses it any more."""
-    site.fail_over()
+def password_changed(target: FaultTarget):
+    target.postgres.create_role(LISTENER, secrets.token_hex(16), "")
+    target.postgres.kill_listeners()
     yield
-
-
-@contextlib.contextmanager
-def password_changed(site: Site):
-    site.postgres.create_role(LISTENER, secrets.token_hex(16), "")
-    site.kill_listeners()
-    yield
-    site.postgres.create_role(LISTENER, site.listener_password, "")
+    target.postgres.create_role(LISTENER, target.listener_password, "")
 
 
 @dataclasses.dataclass
@@ -189,9 +172,9 @@ class Fault:
 
     :param seconds: how long it lasts
     :param cron: a cron job has to start so many seconds after the server is back
-    :param silent: nothing tells Odoo, so time counts from its beginning
+    :param silent: no error reaches Odoo, so time counts from its beginning
     :param at_start: it is there before Odoo starts
-    :param relay: it needs a ``Relay`` before PostgreSQL
+    :param proxy: it needs a ``TcpProxy`` in front of PostgreSQL
     :param standby: it needs a standby
     """
 
@@ -201,7 +184,7 @@ class Fault:
     silent: bool = False
     cron: float = 5
     at_start: bool = False
-    relay: bool = False
+    proxy: bool = False
     standby: bool = False
 
 
@@ -209,10 +192,10 @@ FAULTS = (
     Fault("killed backend", killed_backend, 0.5),
     Fault("fast stop", fast_stop, 3),
     Fault("immediate stop", immediate_stop, 3),
-    Fault("down at start", refused, 5, at_start=True, relay=True),
-    Fault("refused", refused, 10, relay=True),
-    Fault("reset", reset, 0.5, relay=True),
-    Fault("forgotten", forgotten, 30, silent=True, relay=True),
+    Fault("down at start", refused, 5, at_start=True, proxy=True),
+    Fault("refused", refused, 10, proxy=True),
+    Fault("reset", reset, 0.5, proxy=True),
+    Fault("forgotten", forgotten, 30, silent=True, proxy=True),
     Fault("black hole", black_hole, 30, silent=True),
     Fault("deaf", deaf, 30, silent=True),
     Fault("PgBouncer restarted", pgbouncer_restarted, 3),

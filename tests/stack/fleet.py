@@ -23,17 +23,17 @@ def main(conf: str, number: str, seconds: str):
     fleet = [
         Listener(settings, Inbox("imbus", catch_up_while_deaf=True)) for _ in range(int(number))
     ]
-    for one in fleet:
-        one.start()
-    while any(one.status.state is not State.LISTENING for one in fleet):
+    for thread in fleet:
+        thread.start()
+    while any(thread.status.state is not State.LISTENING for thread in fleet):
         time.sleep(0.1)
     answers.write(json.dumps({"ready": True}) + "\n")
     answers.flush()
     before = time.process_time()
     time.sleep(float(seconds))
     cpu = time.process_time() - before
-    proven = max(time.monotonic() - one.status.proven for one in fleet)
-    deaf = sum(one.status.state is not State.LISTENING for one in fleet)
+    proven = max(time.monotonic() - thread.status.proven for thread in fleet)
+    deaf = sum(thread.status.state is not State.LISTENING for thread in fleet)
     answers.write(json.dumps({"cpu": cpu, "proven": proven, "deaf": deaf}) + "\n")
 
 

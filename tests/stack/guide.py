@@ -1,4 +1,4 @@
-"""The code blocks of the documentation, so that the tests run what operators paste."""
+"""The code blocks of the documentation: the tests run what operators paste."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import docutils.core
 import docutils.nodes
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
-FRONT = CHECKOUT / "docs" / "index.rst"  # Sphinx's own: nothing but its table of contents
+FRONT = CHECKOUT / "docs" / "index.rst"  # Sphinx needs it; it has a table of contents alone
 PAGES = [CHECKOUT / "README.rst", *sorted({*(CHECKOUT / "docs").glob("*.rst")} - {FRONT})]
 
 
@@ -40,16 +40,16 @@ class Container(typing.NamedTuple):
     conf: str
     argv: list
 
-    def at(self, places: dict) -> Container:
-        """Return the same for other places.
+    def at(self, values: dict) -> Container:
+        """Return the same with other hosts and ports.
 
-        :param places: values to put in place of others, such as ``{"6432": "40123"}``
+        :param values: new values by the old ones, such as ``{"6432": "40123"}``
         """
-        environ = {name: places.get(value, value) for name, value in self.environ.items()}
+        environ = {name: values.get(value, value) for name, value in self.environ.items()}
         parser = configparser.RawConfigParser()
         parser.read_string(self.conf)
         for name, value in parser.items("options"):
-            parser.set("options", name, places.get(value, value))
+            parser.set("options", name, values.get(value, value))
         conf = io.StringIO()
         parser.write(conf)
         return Container(environ, conf.getvalue(), self.argv)
@@ -58,21 +58,21 @@ class Container(typing.NamedTuple):
 def compose_container(text: str, service: str, variables: dict) -> Container:
     """Return what a compose file sets for this service.
 
-    :param variables: what stands in the environment of ``docker compose``
+    :param variables: the environment of ``docker compose``
     """
-    import yaml  # not there for the series that do without the documentation
+    import yaml  # not installed for the series without the documentation's tests
 
     def variable(found) -> str:
         return variables.get(found[1], found[2] or "")
 
     document = yaml.safe_load(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", variable, text))
-    one = document["services"][service]
-    environ = {name: str(value) for name, value in one.get("environment", {}).items()}
+    settings = document["services"][service]
+    environ = {name: str(value) for name, value in settings.get("environment", {}).items()}
     conf = IMAGE_CONF
-    for mount in one.get("configs", []):
+    for mount in settings.get("configs", []):
         if mount["target"] == IMAGE_CONF_PATH:
             conf = document["configs"][mount["source"]]["content"]
-    return Container(environ, conf, [*one.get("entrypoint", []), *one.get("command", [])])
+    return Container(environ, conf, [*settings.get("entrypoint", []), *settings.get("command", [])])
 
 
 def pod_container(text: str, name: str, conf: str) -> Container:
@@ -80,9 +80,9 @@ def pod_container(text: str, name: str, conf: str) -> Container:
 
     :param conf: what the secret with odoo.conf holds
     """
-    one = pod_spec(text, name)
-    environ = {row["name"]: row["value"] for row in one["env"]}
-    return Container(environ, conf, one["command"])
+    spec = pod_spec(text, name)
+    environ = {row["name"]: row["value"] for row in spec["env"]}
+    return Container(environ, conf, spec["command"])
 
 
 def pod_spec(text: str, name: str) -> dict:
@@ -90,8 +90,8 @@ def pod_spec(text: str, name: str) -> dict:
     import yaml
 
     containers = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
-    (found,) = (one for one in containers if one["name"] == name)
-    return found
+    (spec,) = (container for container in containers if container["name"] == name)
+    return spec
 
 
 def blocks() -> list[Block]:
@@ -103,16 +103,16 @@ def section(page: str, title: str) -> list[Block]:
     """Return the code blocks of one section of a page, in order."""
     text = (CHECKOUT / page).read_text(encoding="utf-8")
     titles = [(found.start(), found[1]) for found in re.finditer(r"^(.+)\n[=-]{3,}$", text, re.M)]
-    (first,) = (start for start, one in titles if one == title)
-    last = min((start for start, _one in titles if start > first), default=len(text))
+    (first,) = (start for start, found in titles if found == title)
+    last = min((start for start, _title in titles if start > first), default=len(text))
     lines = text.count("\n", 0, first), text.count("\n", 0, last)
     name = pathlib.Path(page).name
-    return [one for one in blocks() if one.page == name and lines[0] < one.line <= lines[1]]
+    return [each for each in blocks() if each.page == name and lines[0] < each.line <= lines[1]]
 
 
 def block(language: str, text: str = "") -> str:
     """Return the only block in this language that has this text."""
-    (found,) = (one.text for one in blocks() if one.language == language and text in one.text)
+    (found,) = (each.text for each in blocks() if each.language == language and text in each.text)
     return found
 
 
@@ -129,6 +129,6 @@ def _blocks_of(page: pathlib.Path):
     )
     for node in doctree.findall(docutils.nodes.literal_block):
         languages = [name for name in node["classes"] if name != "code"]
-        # no block has the line it is in, but its parent or its child may have
-        line = next(one.line for one in (node, *node.findall(), node.parent) if one.line)
+        # docutils leaves out the line of a block; its parent or its child may have one
+        line = next(near.line for near in (node, *node.findall(), node.parent) if near.line)
         yield Block(page.name, line, languages[0] if languages else "shell", node.astext() + "\n")

@@ -1,4 +1,4 @@
-"""A network of the suite's own: a namespace for the program, more for servers.
+"""A private network for the suite: a namespace for the program, more for servers.
 
 Packets between two of them can be dropped, as by a cut cable; nothing else on the machine is
 touched.
@@ -22,13 +22,13 @@ HERE = "10.73.0.1"
 # variables that sudo would take away
 KEPT = ("BUS_ALT_", "PYTHON", "LD_", "PATH", "HOME")
 
-NOBODY = "02:00:00:00:00:01"
+UNUSED = "02:00:00:00:00:01"
 
 
 def _ip_program() -> pathlib.Path:
-    places = ("sbin", "usr/sbin", "bin", "usr/bin")
-    found = [SERVERS / place / "ip" for place in places]
-    return next(path for path in found if path.is_file() and not path.is_symlink())
+    folders = ("sbin", "usr/sbin", "bin", "usr/bin")
+    paths = [SERVERS / folder / "ip" for folder in folders]
+    return next(path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def ip(*args, inside: tuple = ()) -> str:
@@ -42,15 +42,15 @@ def ip(*args, inside: tuple = ()) -> str:
 
 
 def lead_to(address: str, link_address: str, device: str, inside: tuple = ()):
-    """Send what is for ``address`` to this link address, whoever has it."""
-    where = ("lladdr", link_address, "dev", device, "nud", "permanent")
-    ip("neigh", "replace", address, *where, inside=inside)
+    """Send packets for ``address`` to this link address, without asking with ARP."""
+    entry = ("lladdr", link_address, "dev", device, "nud", "permanent")
+    ip("neigh", "replace", address, *entry, inside=inside)
 
 
 def enter_own_network(module: str):
     """Run this module again in a network namespace of its own, unless it is in one.
 
-    Root may make one; others make a user namespace for it, or ask sudo where that is
+    Root may make one; other users make a user namespace for it, or use sudo where that is
     forbidden.
     """
     if os.environ.get(INSIDE):
@@ -87,7 +87,7 @@ class Namespace:
     def enter(self, *options: str) -> list:
         """Words that run a command there, as the user that ``unprivileged`` names.
 
-        :param options: more for ``setpriv``, where it is root who asks
+        :param options: more for ``setpriv``, where the program runs as root
         """
         words = list(self.words)
         if os.getuid() == 0:
@@ -117,8 +117,8 @@ class Wire:
         self.plug()
 
     def cut(self):
-        """Drop every packet, both ways and silently: send them to an address that nobody has."""
-        self._lead(NOBODY, NOBODY)
+        """Drop every packet, both ways and silently: send them to an unused link address."""
+        self._lead(UNUSED, UNUSED)
 
     def plug(self):
         """Undo ``cut``."""
@@ -160,23 +160,23 @@ class Lan:
     def _link_address(i: int) -> str:
         return f"02:00:00:00:01:{i:02x}"
 
-    def cut(self, one: int, others: Iterable[int]):
+    def cut(self, machine: int, others: Iterable[int]):
         """Drop every packet between a machine and others, both ways and silently.
 
-        :param one: counted from 1
+        :param machine: counted from 1
         :param others: likewise; 0 is this namespace
         """
         for other in others:
-            self._lead(one, other, NOBODY)
-            self._lead(other, one, NOBODY)
+            self._lead(machine, other, UNUSED)
+            self._lead(other, machine, UNUSED)
 
     def plug(self):
         """Undo ``cut``."""
-        for one, other in itertools.permutations(range(len(self.addresses)), 2):
-            self._lead(one, other, self._link_address(other))
+        for machine, other in itertools.permutations(range(len(self.addresses)), 2):
+            self._lead(machine, other, self._link_address(other))
 
-    def _lead(self, one: int, other: int, link_address: str):
-        lead_to(self.addresses[other], link_address, f"lan{one}", inside=self._words[one])
+    def _lead(self, machine: int, other: int, link_address: str):
+        lead_to(self.addresses[other], link_address, f"lan{machine}", inside=self._words[machine])
 
     def remove(self):
         ip("link", "del", "lan0")

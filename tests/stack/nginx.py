@@ -1,4 +1,4 @@
-"""nginx before a prefork Odoo, with the configuration that the guide shows."""
+"""nginx in front of a prefork Odoo, with the configuration that the guide shows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ http {{
 
 
 class Nginx:
-    """One nginx on 127.0.0.1 that leads to ``odoo``."""
+    """One nginx on 127.0.0.1, a reverse proxy for ``odoo``."""
 
     def __init__(self, folder: pathlib.Path, odoo: Odoo):
         self.port = free_port()

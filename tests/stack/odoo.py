@@ -14,6 +14,7 @@ import sys
 import typing
 
 import psutil
+import psycopg2
 import requests
 
 from . import series
@@ -24,20 +25,27 @@ CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 DATABASE = "prepared"
 ROLE = "odoo"
 
-# the environment of the person who runs the tests must not configure their Odoo
+# variables of the shell that runs the tests must not configure Odoo: only these are kept
 KEPT_ENVIRON = (
     *("PATH", "HOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LD_LIBRARY_PATH"),
     *("LANG", "LC_ALL", "TZ"),
 )
 
 
-class Path(typing.NamedTuple):
-    """Where a database server, or the pooler before it, is reached."""
+class Endpoint(typing.NamedTuple):
+    """How to connect to PostgreSQL, or to the pooler in front of it."""
 
     host: str
     port: int
     user: str
     password: str
+
+    @contextlib.contextmanager
+    def connected(self, dbname: str):
+        """Yield an autocommit connection to this database."""
+        with contextlib.closing(psycopg2.connect(**self._asdict(), dbname=dbname)) as connection:
+            connection.autocommit = True
+            yield connection
 
 
 def odoo_environ(extra: dict | None = None) -> dict:
@@ -51,7 +59,7 @@ def prepared(modules: str, others: pathlib.Path | None = None) -> pathlib.Path:
     Its database ``prepared`` has these modules; made once, then kept in the cache.
 
     :param modules: module names, separated by commas
-    :param others: a folder with addons of others
+    :param others: a folder with third-party addons
     """
     key = hashlib.sha256(f"{series.ODOO_PATH} {BIN} {modules}".encode()).hexdigest()[:12]
     kept = CACHE / f"prepared-{series.SERIES}-{key}"
@@ -64,7 +72,7 @@ def prepared(modules: str, others: pathlib.Path | None = None) -> pathlib.Path:
             postgres.create_role(ROLE, password)
             odoo = Odoo(
                 folder / "odoo",
-                Path(postgres.host, postgres.port, ROLE, password),
+                Endpoint(postgres.host, postgres.port, ROLE, password),
                 addon=False,
                 others=others,
             )
@@ -77,14 +85,14 @@ def prepared(modules: str, others: pathlib.Path | None = None) -> pathlib.Path:
         odoo.data_dir.rename(made / "odoo")
     try:
         made.rename(kept)
-    except OSError:  # another run was faster
+    except OSError:  # another run has made the same folder meanwhile
         shutil.rmtree(made)
     return kept
 
 
 def connections_of(process: psutil.Process) -> list:
     """Return the TCP connections of a process."""
-    # the older psutil of Odoo 14.0 has another name for it
+    # psutil before 6.0 (Odoo 14.0) calls it connections
     return getattr(process, "net_connections", process.connections)("tcp")
 
 
@@ -92,21 +100,21 @@ class Odoo:
     """One Odoo server on 127.0.0.1.
 
     :param folder: for configuration, data and log
-    :param db: where Odoo's own ``db_*`` settings point
+    :param db: the endpoint in Odoo's ``db_*`` settings
     :param workers: 0 for a threaded server, else the number of HTTP workers
     :param addon: load bus_alt_connection
     :param options: more lines for odoo.conf
     :param environ: more environment variables
     :param data: a prepared Odoo data folder to copy
     :param arguments: of the server's command line, after ``-c``
-    :param others: a folder with addons of others, and with what they import
+    :param others: a folder with third-party addons, and with what they import
     :param named: name the database with ``db_name``, else with ``dbfilter``
     """
 
     def __init__(
         self,
         folder: pathlib.Path,
-        db: Path,
+        db: Endpoint,
         *,
         database: str = DATABASE,
         workers: int = 0,
@@ -167,6 +175,11 @@ class Odoo:
     def argv(self, *args) -> list:
         return [self.python, os.environ["BUS_ALT_ODOO"], "-c", str(self.conf), *args]
 
+    def suite_environ(self) -> dict:
+        """Return the environment of a program that imports Odoo and ``tests.stack``."""
+        suite = {name: value for name, value in os.environ.items() if name.startswith("BUS_ALT_")}
+        return {**self.environ, **suite}
+
     def run(self, *args, check: bool = True, timeout: float = 600) -> subprocess.CompletedProcess:
         """Run Odoo with these arguments until it ends."""
         return self._run(self.argv(*args), check, timeout)
@@ -180,9 +193,9 @@ class Odoo:
         return self._run([python, odoo, name, *conf, *map(str, args)], True, 120, text)
 
     def buscheck(self, *args, rc: bool = False) -> subprocess.CompletedProcess:
-        """Run the addon's command, as README says for every series.
+        """Run the addon's command as in README.
 
-        :param rc: name the configuration with ODOO_RC, as README says for the wheel
+        :param rc: name the configuration with ODOO_RC, as README does for the wheel
         """
         python, odoo, *conf = self.argv()
         if rc:
@@ -192,7 +205,7 @@ class Odoo:
         return self._run([python, odoo, addons, "buscheck", *conf, *args], False, 60)
 
     def ready(self, query: str = "", headers: dict | None = None) -> requests.Response:
-        """Ask the process that has the websockets whether its listeners hear."""
+        """Request ``/bus_alt_connection/ready`` from the process that has the websockets."""
         url = f"http://127.0.0.1:{self.bus_port}/bus_alt_connection/ready{query}"
         return requests.get(url, timeout=10, headers=headers)
 
@@ -277,10 +290,7 @@ class Sender:
             self.popen = subprocess.Popen(
                 [odoo.python, "-m", "tests.stack.sender", odoo.conf, odoo.database],
                 cwd=CHECKOUT,
-                env={
-                    **odoo.environ,
-                    **{k: v for k, v in os.environ.items() if k.startswith("BUS_ALT_")},
-                },
+                env=odoo.suite_environ(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -297,8 +307,8 @@ class Sender:
             raise RuntimeError(f"the sender ended\n{self.log.read_text()[-3000:]}")
         return json.loads(line)
 
-    def _order(self, **order) -> dict:
-        self.popen.stdin.write(json.dumps(order) + "\n")
+    def _request(self, **request) -> dict:
+        self.popen.stdin.write(json.dumps(request) + "\n")
         self.popen.stdin.flush()
         answer = self._answer()
         if "error" in answer:
@@ -310,17 +320,17 @@ class Sender:
 
         Between them is ``committed``, when PostgreSQL has it and the NOTIFY begins.
 
-        :raises NotCommitted: nothing is known of the notification then
+        :raises NotCommitted: whether PostgreSQL has the notification is not known then
         """
-        return self._order(channel=channel, text=text)
+        return self._request(channel=channel, text=text)
 
     def trigger(self, job: str) -> dict:
         """Commit a wake-up of this cron job, as ``send`` does a notification."""
-        return self._order(job=job)
+        return self._request(job=job)
 
     def delay(self) -> dict:
         """Commit a job of queue_job, as ``send`` does a notification; return its ``uuid`` too."""
-        return self._order(delay=True)
+        return self._request(delay=True)
 
     def close(self):
         self.popen.stdin.close()

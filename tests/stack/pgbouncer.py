@@ -20,7 +20,7 @@ PROGRAM = pathlib.Path(os.environ["BUS_ALT_SID"] if NEWEST else SERVERS) / "usr/
 SHIPPED = pathlib.Path(__file__).resolve().parents[2] / "pgbouncer"
 
 # The shipped file ends in its section [pgbouncer]; a second header of that name would
-# set everything back to PgBouncer's defaults.
+# reset all its settings to PgBouncer's defaults.
 LOCAL = """\
 %include {shipped}
 listen_addr = 127.0.0.1
@@ -34,15 +34,15 @@ unix_socket_dir =
 
 
 def version(program: pathlib.Path) -> str:
-    """Return name and version, as the first two words that the program says of itself."""
-    said = subprocess.run(
+    """Return name and version, as the program prints them with ``--version``."""
+    printed = subprocess.run(
         [str(program), "--version"],
         env=server_environ(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    name, *words = said.stdout.split()
+    name, *words = printed.stdout.split()
     return f"{name} {next(word for word in words if word[0].isdigit())}"
 
 
@@ -122,7 +122,7 @@ class PgBouncer:
     def move_to(self, postgres: Postgres, wait: Callable[[], object]):
         """Send everything to another server, as an operator does at a switch-over.
 
-        :param wait: called while nobody may query
+        :param wait: called while PgBouncer is paused
         """
         local = self.folder / "local.ini"
         lines = local.read_text().splitlines()[:-1]
@@ -165,6 +165,6 @@ class PgBouncer:
         return version(PROGRAM)
 
     def pool_mode(self) -> str:
-        """Return the ``pool_mode`` that counts."""
+        """Return the ``pool_mode`` that is in effect."""
         (value,) = (row["value"] for row in self.admin("SHOW CONFIG") if row["key"] == "pool_mode")
         return value

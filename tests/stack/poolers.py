@@ -1,6 +1,6 @@
 """Other poolers than PgBouncer, from Debian's suite sid, and which one this run has.
 
-``BUS_ALT_POOLER`` names it, ``BUS_ALT_POOL_MODE`` is what it does: ``./run test --pooler NAME
+``BUS_ALT_POOLER`` names it, ``BUS_ALT_POOL_MODE`` is its mode: ``./run test --pooler NAME
 --pool-mode MODE``. Each is set up in as few lines as it needs; PgBouncer alone has the
 configuration that the project ships.
 """
@@ -28,7 +28,7 @@ def sid(program: str) -> pathlib.Path:
 
 
 class Pooler:
-    """A pooler before ``postgres`` on 127.0.0.1.
+    """A pooler in front of ``postgres`` on 127.0.0.1.
 
     :param users: maps each role that may connect to its password
     """
@@ -61,7 +61,9 @@ class Pooler:
 
     def start(self):
         self.process.start(self.argv(), **self._options())
-        self.process.wait_for(lambda: accepts(self.port), f"{type(self).__name__} is there")
+        self.process.wait_for(
+            lambda: accepts(self.port), f"{type(self).__name__} accepts connections"
+        )
         return self
 
     def stop(self, signum: int | None = None):
@@ -148,8 +150,8 @@ port = {server}
 
 
 class Pgagroal(Pooler):
-    """2.1.0 ends where PostgreSQL's TCP port has five digits, so it goes through the socket; to the
-    name of that it adds its own port."""
+    """2.1.0 exits where PostgreSQL's TCP port has five digits, so it connects through the Unix
+    socket. It looks for the socket with its own port at the end of the name."""
 
     program = "usr/bin/pgagroal"
 
@@ -212,7 +214,7 @@ pool_passwd = '{folder}/pool_passwd'
 
 
 class Pgpool(Pooler):
-    """It keeps sessions alone: each of its processes has a client and a server connection."""
+    """It has session mode alone: each of its processes has a client and a server connection."""
 
     stop_signal = signal.SIGINT
     program = "usr/sbin/pgpool"

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own."""
+"""A PostgreSQL server for the tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THERE = "10.73.0.2"
 
 BIN = max(POSTGRESQL.glob("usr/lib/postgresql/*/bin"))
 
-# fsync is about power cuts, and none of the tests has one
+# fsync protects from power cuts, which the tests do not have
 CONFIGURATION = """
 password_encryption = 'scram-sha-256'
 max_connections = 100
@@ -33,7 +33,7 @@ timezone = 'GMT'
 log_timezone = 'GMT'
 """
 
-# the superuser's socket stands in a folder that only its owner and root can enter
+# the superuser's socket is in a folder that only its owner and root can enter
 ACCESS = """
 local all postgres trust
 local replication postgres trust
@@ -51,7 +51,7 @@ def server_environ() -> dict:
 
 
 class Postgres:
-    """One PostgreSQL server on 127.0.0.1; the superuser comes in through a socket.
+    """One PostgreSQL server on 127.0.0.1; the superuser connects through a socket.
 
     :param folder: for data, socket and log
     :param data: a prepared data folder to copy, or None for a new one
@@ -163,6 +163,11 @@ class Postgres:
         exists = self.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
         verb = "ALTER" if exists else "CREATE"
         self.execute(f'{verb} ROLE "{name}" LOGIN {options} PASSWORD %s', [password])
+
+    def kill_listeners(self):
+        """End the backends that the addon opened."""
+        for pid, *_others in self.listeners():
+            self.execute("SELECT pg_terminate_backend(%s)", [pid])
 
     def listeners(self) -> list[tuple]:
         """Return (pid, application_name, client_port) of the backends that the addon opened."""

@@ -53,16 +53,25 @@ def accepts(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def end_on_signals():
-    """Let every signal that ends a program end this one as Ctrl-C does, with its clean-up."""
+    """Handle SIGTERM and SIGHUP as Ctrl-C: the program ends with its clean-up."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def started(servers):
+    """Start these servers and yield them; stop them at the end, also if the start fails."""
+    try:
+        yield servers.start()
+    finally:
+        servers.stop()
 
 
 @contextlib.contextmanager
 def run_folder():
     """A folder in the cache for the files of one run; removed afterwards.
 
-    Its name begins with this process's id, so that the next run finds what a killed one left.
+    Its name begins with this process's id: the next run removes what a killed run has left.
     """
     parent = CACHE / "run"
     parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +107,8 @@ def die_with_parent():
 def cpu_of(pid: int) -> float:
     """Return the seconds of CPU of a server and its processes, also of those that ended."""
     process = psutil.Process(pid)
-    own = process.cpu_times()
-    total = own.user + own.system + own.children_user + own.children_system
+    times = process.cpu_times()
+    total = times.user + times.system + times.children_user + times.children_system
     for child in process.children():
         with contextlib.suppress(psutil.NoSuchProcess):
             times = child.cpu_times()

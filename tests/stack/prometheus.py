@@ -27,7 +27,7 @@ scrape_configs:
 
 
 def promtool(*arguments, text: str = "") -> subprocess.CompletedProcess:
-    """Run Prometheus' own checker in the folder ``monitoring``.
+    """Run Prometheus' checker in the folder ``monitoring``.
 
     :param text: its standard input
     """
@@ -48,13 +48,13 @@ def _program(name: str) -> pathlib.Path:
 def panels(interval: float) -> dict[str, list[tuple]]:
     """Return the (query, legend) of each panel of the dashboard, by its title.
 
-    :param interval: between two scrapes, seconds; stands in place of Grafana's own variables
+    :param interval: between two scrapes, seconds; replaces Grafana's variables
     """
     text = (MONITORING / "grafana.json").read_text(encoding="utf-8")
-    # Grafana's documentation has the rate interval as at least four scrapes
+    # Grafana: $__rate_interval is at least four scrape intervals
     text = text.replace("$__rate_interval", f"{4 * interval:g}s").replace("$instance", ".*")
     return {
-        panel["title"]: [(one["expr"], one["legendFormat"]) for one in panel["targets"]]
+        panel["title"]: [(target["expr"], target["legendFormat"]) for target in panel["targets"]]
         for panel in json.loads(text)["panels"]
     }
 
@@ -102,24 +102,25 @@ class Prometheus:
             return requests.get(f"http://127.0.0.1:{self.port}/-/ready", timeout=10).ok
         return False
 
-    def _ask(self, path: str, **parameters):
+    def _get(self, path: str, **parameters):
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
         answer = requests.get(url, params=parameters, timeout=10)
         return answer.json()["data"]
 
     def now(self, query: str) -> list[tuple]:
-        """Return the (labels, value) of each series that the query finds."""
-        found = self._ask("query", query=query)["result"]
-        return [(one["metric"], float(one["value"][1])) for one in found]
+        """Return the (labels, value) of each series in the result of the query."""
+        result = self._get("query", query=query)["result"]
+        return [(series["metric"], float(series["value"][1])) for series in result]
 
     def between(self, query: str, begin: float, end: float, step: float) -> list[tuple]:
         """Return the (labels, points) of each series; each point is (Unix time, value)."""
-        found = self._ask("query_range", query=query, start=begin, end=end, step=step)["result"]
+        result = self._get("query_range", query=query, start=begin, end=end, step=step)["result"]
         return [
-            (one["metric"], [(at, float(value)) for at, value in one["values"]]) for one in found
+            (series["metric"], [(at, float(value)) for at, value in series["values"]])
+            for series in result
         ]
 
     def alerts(self) -> dict[str, str]:
         """Return the state of each alert that is pending or firing, by its name."""
-        found = self._ask("alerts")["alerts"]
-        return {one["labels"]["alertname"]: one["state"] for one in found}
+        alerts = self._get("alerts")["alerts"]
+        return {alert["labels"]["alertname"]: alert["state"] for alert in alerts}

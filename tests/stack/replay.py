@@ -1,4 +1,4 @@
-"""Loads of a registry as Odoo 20.0 does them, by a process of its own: their statements alone.
+"""The statements of a registry load in Odoo 20.0, run by a separate process.
 
 20.0 takes session locks (``Registry.new``); no complete source of it runs here. A load holds the
 shared lock, one that updates modules the exclusive one, each until its cursor is closed.
@@ -17,7 +17,7 @@ EXCLUSIVE = "SELECT pg_advisory_lock(hashtext('registry_loading'))"
 
 
 class Registry:
-    """As much of 20.0's as takes part."""
+    """The part of 20.0's ``Registry`` that takes locks."""
 
     def init(self, db_name: str):
         import odoo
@@ -26,7 +26,7 @@ class Registry:
 
     @classmethod
     def new(cls, db_name: str, *, update_module: bool = False) -> tuple:
-        """Load, and return when the lock was there and when it was given away."""
+        """Load, and return when the lock was taken and when it was released (monotonic, s)."""
         registry = object.__new__(cls)
         registry.init(db_name)
         cr = registry._db.cursor()
@@ -44,7 +44,7 @@ class Registry:
 
 
 def visit(db_name: str):
-    """What a page does, more or less: its cursor ends in DISCARD ALL when it is lent again."""
+    """Query as a page does, with a cursor from Odoo's pool."""
     import odoo
 
     with odoo.sql_db.db_connect(db_name).cursor() as cr:
@@ -62,11 +62,10 @@ def main(conf: str, database: str, seconds: str, loads: str, forks: str = "0"):
 
     odoo.tools.config.parse_config(["-c", conf, "-d", database, "--no-http"])
     odoo.modules.module.initialize_sys_path()
-    from odoo.addons.bus_alt_connection.integration import (
-        targets,  # may be there without being loaded
-    )
+    # importable also where it is not loaded
+    from odoo.addons.bus_alt_connection.integration import targets
 
-    # the places of 20.0, in this module
+    # the functions of 20.0, in this module
     ours = (
         targets.LoadTarget("registries", 14, "tests.stack.replay", "Registry.init"),
         targets.ReplaceTarget("registry locks", 14, "tests.stack.replay", "Registry.new"),
@@ -93,12 +92,12 @@ def main(conf: str, database: str, seconds: str, loads: str, forks: str = "0"):
             time.sleep(random.uniform(0, 0.01))
             continue
         update = random.random() < 0.3
-        said = {"update": update, "pid": os.getpid()}
+        record = {"update": update, "pid": os.getpid()}
         try:
-            said["begin"], said["end"] = Registry.new(database, update_module=update)
+            record["begin"], record["end"] = Registry.new(database, update_module=update)
         except Exception as error:
-            said["error"] = str(error)
-        os.write(1, json.dumps(said).encode() + b"\n")
+            record["error"] = str(error)
+        os.write(1, json.dumps(record).encode() + b"\n")
         time.sleep(random.uniform(0, 0.02))
     for child in children:
         os.waitpid(child, 0)

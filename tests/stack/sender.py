@@ -27,7 +27,7 @@ def main(conf: str, database: str):
         with series.environments(), registry.cursor() as cr:
             env = api.Environment(cr, SUPERUSER_ID, {})
             committed = []
-            # before Odoo's own, which sends the NOTIFY
+            # runs before the callback of Odoo that sends the NOTIFY
             cr.postcommit.add(lambda: committed.append(time.monotonic()))
             made = {}
             if "delay" in order:

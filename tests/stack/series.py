@@ -1,4 +1,4 @@
-"""All that the suite knows of a single Odoo series."""
+"""All differences between the series of Odoo that the suite depends on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVER_WIDE = "base,rpc,web" if NUMBER >= 19 else "base,web"
 # the option for the port of the gevent process
 GEVENT_PORT = "gevent_port" if NUMBER >= 16 else "longpolling_port"
 
-# the gevent process has a pool size of its own
+# db_maxconn_gevent: the gevent process has another pool size
 GEVENT_POOL = NUMBER >= 17
 
 # at level DEBUG Odoo writes its own db_password into its log ("create cursor to …")
@@ -35,7 +35,7 @@ LOGS_ITS_PASSWORD = NUMBER < 17
 # the database manager's command line, odoo-bin db
 HAS_DB_COMMAND = (ODOO_PATH / "odoo" / "cli" / "db.py").exists()
 
-# browsers ask by HTTP and wait, instead of holding a websocket
+# browsers have no websocket; they poll by HTTP requests that wait
 LONGPOLLING = NUMBER < 16
 
 # cron workers wait on LISTEN cron_trigger
@@ -52,7 +52,7 @@ def environments():
 
 
 def websocket_version() -> str:
-    """The version that the websocket route wants to be asked for (bus/websocket.py, 17.0 on)."""
+    """The version that the websocket route expects (bus/websocket.py, 17.0 on)."""
     for folder in (ODOO_PATH / "odoo" / "addons", ODOO_PATH / "addons"):
         source = folder / "bus" / "websocket.py"
         if source.exists():
@@ -72,6 +72,18 @@ def message(text: str) -> str:
     return json.dumps({"type": MESSAGE_TYPE, "payload": {"text": text}})
 
 
+def insert(cursor, channel: str, text: str):
+    """Insert the row of one bus notification, without a NOTIFY.
+
+    :param channel: as ``bus_channel`` returns it
+    """
+    cursor.execute(
+        "INSERT INTO bus_bus (channel, message, create_date)"
+        " VALUES (%s, %s, now() AT TIME ZONE 'UTC')",
+        [channel, message(text)],
+    )
+
+
 def send(env, channel: str, text: str):
     """Send one bus notification from inside Odoo; it leaves with the commit."""
     if NUMBER >= 15:
@@ -89,7 +101,7 @@ def text_of(notification: dict):
 
 
 def make_job(env, name: str):
-    """Make a cron job that starts only when it is triggered, and says so in the log."""
+    """Make a cron job that starts only when it is triggered."""
     values = {
         "name": name,
         "model_id": env.ref("base.model_res_partner").id,

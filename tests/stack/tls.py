@@ -18,7 +18,7 @@ from .process import give_to_servers
 
 @contextlib.contextmanager
 def certified(postgres: Postgres, host: str):
-    """Let the server show a certificate for this host; yields the file of who signed it."""
+    """Let the server show a certificate for this host; yields the signing certificate's file."""
     key = ec.generate_private_key(ec.SECP256R1(), default_backend())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     today = datetime.datetime(2020, 1, 1)

@@ -1,4 +1,4 @@
-"""Other users of the database, who query through the pooler while something else happens."""
+"""Other sessions in the same database, while a test does something else."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 import psycopg2
 
-from .odoo import Path
+from .odoo import Endpoint
 
 
-class AtOnce:
-    """A context in which each of these runs in a thread, until its end sets ``_stop``."""
+class BackgroundThreads:
+    """A context in which each of these runs in a thread; its end sets ``_stop`` and waits."""
 
-    def __init__(self, *works: Callable[[], None]):
+    def __init__(self, *functions: Callable[[], None]):
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=work) for work in works]
+        self._threads = [threading.Thread(target=function) for function in functions]
 
     def __enter__(self):
         for thread in self._threads:
@@ -30,27 +30,27 @@ class AtOnce:
             thread.join(70)
 
 
-class Users(AtOnce):
-    """A context in which users query without a break; counts queries and failures.
+class Users(BackgroundThreads):
+    """A context in which users query without a pause; counts queries and failures.
 
-    :param path: where they connect
+    :param endpoint: where they connect
     :param database: the database that they query
     :param number: of users, each with a connection of its own
-    :param query: what they ask, over and over
+    :param query: the statement that they repeat
     """
 
     def __init__(
         self,
-        path: Path,
+        endpoint: Endpoint,
         database: str,
         number: int = 8,
         query: str = "SELECT count(*) FROM res_users",
     ):
         super().__init__(*[self._query] * number)
-        self._asked = query
+        self._sql = query
         self.done = 0
         self.errors: list[str] = []
-        self._path = path
+        self._endpoint = endpoint
         self._database = database
 
     def _query(self):
@@ -58,7 +58,7 @@ class Users(AtOnce):
         while not self._stop.is_set():
             error = None
             try:
-                connection.cursor().execute(self._asked)
+                connection.cursor().execute(self._sql)
                 connection.commit()
             except psycopg2.Error as failure:
                 error = str(failure)
@@ -77,26 +77,27 @@ class Users(AtOnce):
     def _connect(self):
         while True:
             try:
-                return psycopg2.connect(**self._path._asdict(), dbname=self._database)
+                return psycopg2.connect(**self._endpoint._asdict(), dbname=self._database)
             except psycopg2.Error:
                 if self._stop.wait(0.1):
                     raise
 
 
-class Watched(AtOnce):
-    """A context that sees how many direct connections load modules at once, and as which roles.
+class LoadingSessions(BackgroundThreads):
+    """A context that samples the direct connections in which modules are loaded: the most at once
+    (``most``), and their roles.
 
-    :param whole: the ``Deployment`` that they belong to
+    :param deployment: the ``Deployment`` that they belong to
     """
 
-    def __init__(self, whole):
-        super().__init__(self._watch)
+    def __init__(self, deployment):
+        super().__init__(self._sample)
         self.most, self.roles = 0, set()
-        self._whole = whole
+        self._deployment = deployment
 
-    def _watch(self):
+    def _sample(self):
         query = "SELECT usename FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
         while not self._stop.wait(0.02):
-            rows = self._whole.postgres.execute(query)
+            rows = self._deployment.postgres.execute(query)
             self.most = max(self.most, len(rows))
             self.roles.update(role for (role,) in rows)

@@ -1,4 +1,4 @@
-"""Addons of others, from their wheels, each in a folder of the cache that no other test sees."""
+"""Third-party addons from their wheels, each in a separate folder of the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUEUE_JOB = ("odoo-addon-queue-job==19.0.2.4.0.1", "openupgradelib==3.13.7")
 
 def unpacked(*requirements: str) -> pathlib.Path:
     """Return a folder for ``addons_path`` (and ``PYTHONPATH``) with what these wheels hold."""
-    folder = CACHE / "rivals" / requirements[0]
+    folder = CACHE / "wheels" / requirements[0]
     if not folder.exists():
         made = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}")
         made.mkdir(parents=True)
@@ -28,7 +28,7 @@ def unpacked(*requirements: str) -> pathlib.Path:
             zipfile.ZipFile(wheel).extractall(made)
         for addon in (made / "odoo" / "addons").iterdir():
             addon.rename(made / addon.name)
-        # a second folder of that name in PYTHONPATH would hide Odoo's own
+        # a second folder of that name in PYTHONPATH would hide the one of Odoo
         shutil.rmtree(made / "odoo")
         made.rename(folder)
     return folder

@@ -1,7 +1,7 @@
-"""Where the name server never answers: run inside a mount and a network namespace of its own.
+"""A listener and a probe whose name server never answers.
 
-A line of JSON tells it what to do, others what came of it. A socket folder is the way to a server
-outside.
+Runs inside a mount and a network namespace of its own, with a line of JSON as input and lines of
+JSON as results. A socket folder leads to a server outside of the namespace.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .network import ip
 from .process import wait_until
 
 FILES = {"resolv.conf": "nameserver 127.0.0.1\n", "nsswitch.conf": "hosts: dns\n"}
-PROBE = 2.0  # seconds that a probe has here
+PROBE = 2.0  # timeout of a probe here, seconds
 
 
 def enter() -> list[str]:
@@ -34,11 +34,11 @@ def enter() -> list[str]:
 
 
 @contextlib.contextmanager
-def listening(own: dict, options: dict):
+def listening(odoo: dict, options: dict):
     """A listener for the bus, with these settings; ends within two seconds, or fails."""
 
     def parameters(database: str) -> dict:
-        return {"application_name": "odoo", "database": database, **own}
+        return {"application_name": "odoo", "database": database, **odoo}
 
     inbox = Inbox("imbus", catch_up_while_deaf=True)
     listener = Listener(load({}, options, parameters), inbox)
@@ -53,19 +53,19 @@ def listening(own: dict, options: dict):
 
 
 def main():
-    """Run a listener, then a probe, that look for a name."""
-    told = json.loads(sys.stdin.readline())
-    socket_, names = told["socket"], told["name"]
+    """Run a listener, then a probe, that resolve a name."""
+    arguments = json.loads(sys.stdin.readline())
+    socket_, names = arguments["socket"], arguments["name"]
     ip("link", "set", "lo", "up")
     for name, text in FILES.items():
-        path = pathlib.Path(told["folder"]) / name
+        path = pathlib.Path(arguments["folder"]) / name
         path.write_text(text)
         subprocess.run(["mount", "--bind", path, f"/etc/{name}"], check=True)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server:
         name_server.bind(("127.0.0.1", 53))
         direct = {f"imdispatcher_db_{key}": str(value) for key, value in names.items()}
 
-        # with the time that it has by itself
+        # with the connect_timeout that it has by default
         with listening(socket_, direct):
             time.sleep(0.5)
             name_server.recv(4096)

@@ -11,17 +11,17 @@ from tests.stack.odoo import CHECKOUT, Odoo
 from tests.stack.pgbouncer import PgBouncer
 from tests.stack.wheels import unpacked
 
-# cheap behind a pooler: a wave of websockets need not wait for Odoo's own pool
+# connections to a pooler are cheap, so a wave of websockets does not have to wait for Odoo's pool
 POOLED_OPTIONS = {"db_maxconn_gevent": 200}
 EXISTING = "odoo-addon-bus-alt-connection==19.0.1.0.0.2"
 
 
 @dataclasses.dataclass
-class Rival:
+class Setup:
     """One way to run Odoo.
 
-    ``hears`` and ``cron`` tell whether notifications and triggers arrive at all, ``jobs`` whether
-    jobs of queue_job are done.
+    ``hears`` and ``cron``: notifications and triggers arrive at all; ``jobs``: queue_job's jobs are
+    done.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Rival:
 
     def start(
         self,
-        whole: Deployment,
+        deployment: Deployment,
         stack: contextlib.ExitStack,
         workers: int = 2,
         cron: int = 1,
@@ -45,53 +45,53 @@ class Rival:
         """Start a prefork server, behind a PgBouncer of its own, until ``stack`` ends.
 
         :param system: more parameters of PgBouncer for the system database
-        :param beside: an addon of the deployment's ``others`` to load server-wide
+        :param beside: one of the deployment's third-party addons to load server-wide
         """
         pooler = None
-        path = whole.straight
+        endpoint = deployment.direct
         if self.pooled:
-            number = len(list(whole.folder.glob("rival-*.log")))
+            number = len(list(deployment.folder.glob("setup-*.log")))
             pooler = PgBouncer(
-                whole.folder / f"rival-{number}",
-                whole.postgres,
-                whole.pgbouncer.passwords,
+                deployment.folder / f"setup-{number}",
+                deployment.postgres,
+                deployment.pgbouncer.passwords,
                 aliases={"postgres": f"{self.aliases.get('postgres', 'postgres')} {system}"},
             ).start()
             stack.callback(pooler.stop)
-            path = whole.pooled._replace(port=pooler.port)
-        places = {
-            "ODOO_IMDISPATCHER_DB_HOST": whole.straight.host,
-            "ODOO_IMDISPATCHER_DB_PORT": str(whole.straight.port),
+            endpoint = deployment.pooled._replace(port=pooler.port)
+        direct = {
+            "ODOO_IMDISPATCHER_DB_HOST": deployment.direct.host,
+            "ODOO_IMDISPATCHER_DB_PORT": str(deployment.direct.port),
         }
         loaded = [series.SERVER_WIDE, *([beside] if beside else [])]
         loaded += ["bus_alt_connection"] * bool(self.addon)
         options = {"max_cron_threads": cron, "server_wide_modules": ",".join(loaded)}
         odoo = stack.enter_context(
-            whole.odoo(
-                path,
+            deployment.odoo(
+                endpoint,
                 start=start,
                 workers=workers,
                 addon=bool(self.addon),
                 addons_path=f"{series.ADDONS},{self.addon}" if self.addon else series.ADDONS,
-                environ=places if self.addon else {},
+                environ=direct if self.addon else {},
                 options={**options, **(POOLED_OPTIONS if self.pooled else {})},
             )
         )
-        return Server(self, whole, odoo, pooler)
+        return Server(self, deployment, odoo, pooler)
 
 
 @dataclasses.dataclass
 class Server:
-    """A rival that runs; ``pooler`` is its PgBouncer or None."""
+    """A setup that runs; ``pooler`` is its PgBouncer or None."""
 
-    rival: Rival
-    whole: Deployment
+    setup: Setup
+    deployment: Deployment
     odoo: Odoo
     pooler: PgBouncer | None
 
     @property
     def name(self) -> str:
-        return self.rival.name
+        return self.setup.name
 
 
 def existing_addon() -> str:
@@ -99,12 +99,12 @@ def existing_addon() -> str:
     return str(unpacked(EXISTING))
 
 
-def rivals() -> list[Rival]:
+def setups() -> list[Setup]:
     sessions = {"postgres": "postgres pool_mode=session"}
     return [
-        Rival("stock, no pooler", pooled=False, jobs=True),
-        Rival("stock, PgBouncer", hears=False, cron=False),
-        Rival("stock, session pool", aliases=sessions),
-        Rival("existing addon", addon=existing_addon(), cron=False),
-        Rival("bus_alt_connection", addon=str(CHECKOUT), jobs=True),
+        Setup("stock, no pooler", pooled=False, jobs=True),
+        Setup("stock, PgBouncer", hears=False, cron=False),
+        Setup("stock, session pool", aliases=sessions),
+        Setup("existing addon", addon=existing_addon(), cron=False),
+        Setup("bus_alt_connection", addon=str(CHECKOUT), jobs=True),
     ]

@@ -1,4 +1,4 @@
-"""Something between Odoo and PostgreSQL that passes bytes on, as a firewall does, or does not."""
+"""A TCP proxy between Odoo and PostgreSQL that can fail as a firewall does."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .process import free_port
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 
 
-class Relay:
-    """Passes each connection to 127.0.0.1:``port`` on to ``target``.
+class TcpProxy:
+    """Forwards each connection to 127.0.0.1:``port`` to ``target``.
 
     :param target: (host, port)
     """
@@ -29,7 +29,7 @@ class Relay:
         self.open()
 
     def open(self):
-        """Take connections."""
+        """Accept connections."""
         self._server = socket.socket()
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._server.bind(("127.0.0.1", self.port))
@@ -44,23 +44,23 @@ class Relay:
         self._end()
 
     def reset(self):
-        """Reset the connections that are open; take new ones."""
+        """Reset the connections that are open; accept new ones."""
         for pair in self._pairs:
             for end in pair:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._end()
 
     def forget(self):
-        """Pass nothing on any more in the connections that are open, without a sign."""
+        """Drop the bytes of the connections that are open, without closing them."""
         self._forgotten.update(self._pairs)
 
     def hang(self):
-        """Take connections, but pass nothing on in any, without a sign, until ``resume``."""
+        """Accept connections, but drop the bytes of all, until ``resume``."""
         self._hanging = True
         self.forget()
 
     def resume(self):
-        """Pass on what comes in new connections again."""
+        """Forward the bytes of new connections again."""
         self._hanging = False
 
     def _end(self):
@@ -80,9 +80,9 @@ class Relay:
                 self._pairs.append(pair)
                 if self._hanging:
                     self._forgotten.add(pair)
-                threading.Thread(target=self._pass_on, args=[pair], daemon=True).start()
+                threading.Thread(target=self._forward, args=[pair], daemon=True).start()
 
-    def _pass_on(self, pair: tuple):
+    def _forward(self, pair: tuple):
         ends = {pair[0]: pair[1], pair[1]: pair[0]}
         with contextlib.suppress(OSError, ValueError):
             while True:

@@ -1,4 +1,4 @@
-"""Two users who have a chat of Discuss; each one's password is the login."""
+"""Two users with a chat of Discuss; the password of each is its login."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .odoo import Odoo
 
 LOGINS = "alice", "bob"
 
-PEOPLE = """
+CREATE_USERS = """
 import json
 alice, bob = env["res.users"].create([
     {"name": name.capitalize(), "login": name, "password": name,
@@ -24,15 +24,15 @@ print("conversations", json.dumps([chat.id, channel.id]))
 """
 
 
-def introduce(odoo: Odoo) -> list[int]:
-    """Make both, with a server that is not started yet (19.0, module mail).
+def create_users(odoo: Odoo) -> list[int]:
+    """Create both users in the database of a server that is not started yet (19.0, module mail).
 
     :return: the ids of their chat and of a channel that both are in (``discuss.channel``)
     """
-    done = odoo.run_command("shell", "--no-http", text=PEOPLE)
+    done = odoo.run_command("shell", "--no-http", text=CREATE_USERS)
     return json.loads(re.search("^conversations (.*)$", done.stdout, re.M)[1])
 
 
-def way_to(url: str, conversation: int) -> str:
+def login_url(url: str, conversation: int) -> str:
     """Return the link to the login that opens this conversation."""
     return f"{url}/web/login?redirect=/odoo/discuss%3Factive_id%3Ddiscuss.channel_{conversation}"
