@@ -10,8 +10,7 @@ import pytest
 
 from ..stack import manager, series
 from ..stack.client import BusClient
-from ..stack.deployment import Deployment
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import Deployment, running_deployment
 from ..stack.odoo import Odoo, Sender
 from ..stack.process import wait_until
 
@@ -96,7 +95,7 @@ def running(whole: Deployment, db=None, **options):
 @pytest.fixture(scope="session")
 def threaded(deployment):
     """A threaded server with the addon, set in odoo.conf, with two cron threads."""
-    options = {**deployment.direct, **manager.OPTIONS, "max_cron_threads": 2}
+    options = {**deployment.direct_settings, **manager.OPTIONS, "max_cron_threads": 2}
     with running(deployment, options=options) as site:
         yield site
 
@@ -104,7 +103,7 @@ def threaded(deployment):
 @pytest.fixture(scope="session")
 def prefork(deployment):
     """A prefork server with the addon, set in the environment, with two cron workers."""
-    environ = {key.upper(): str(value) for key, value in deployment.direct.items()}
+    environ = {key.upper(): str(value) for key, value in deployment.direct_settings.items()}
     options = {"max_cron_threads": 2}
     with running(deployment, workers=2, environ=environ, options=options) as site:
         yield site

@@ -6,15 +6,15 @@ import time
 import pytest
 
 from ..stack import series
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.odoo import ROLE
 
 if series.NUMBER != 19:
     pytest.skip("the browser is tried with Odoo 19.0", allow_module_level=True)
 
 from ..stack.browser import chromium
+from ..stack.chat_users import create_users
 from ..stack.nginx import Nginx
-from ..stack.people import introduce
 
 LIVE = 20.0  # seconds; most messages take a fraction of one
 AFTER_KILL = 20.0
@@ -35,7 +35,7 @@ def discuss(whole):
 
         def discuss(**options):
             odoo = stack.enter_context(whole.odoo(workers=2, start=False, **options))
-            conversations = introduce(odoo)
+            conversations = create_users(odoo)
             odoo.start()
             nginx = Nginx(odoo.folder / "nginx", odoo).start()
             stack.callback(nginx.stop)
@@ -48,7 +48,7 @@ def discuss(whole):
 
 
 def options_of(whole) -> dict:
-    return {"proxy_mode": True, **whole.direct}
+    return {"proxy_mode": True, **whole.direct_settings}
 
 
 def test_two_people_talk(whole, discuss):

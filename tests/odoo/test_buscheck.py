@@ -15,7 +15,7 @@ OURS = CHECKOUT / "bus_alt_connection"
 @pytest.fixture
 def idle(deployment):
     """An Odoo that is set up, but does not run."""
-    options = {**deployment.direct, "max_cron_threads": 2, "workers": 2}
+    options = {**deployment.direct_settings, "max_cron_threads": 2, "workers": 2}
     with deployment.odoo(start=False, options=options) as odoo:
         yield odoo
 
@@ -68,7 +68,7 @@ def test_a_bad_setting(idle):
 
 
 def test_a_configuration_that_does_not_load_the_addon(deployment):
-    with deployment.odoo(start=False, options=deployment.direct, addon=False) as odoo:
+    with deployment.odoo(start=False, options=deployment.direct_settings, addon=False) as odoo:
         done = odoo.buscheck()
         assert done.returncode == 1
         assert "bus_alt_connection is not in server_wide_modules" in done.stdout
@@ -95,7 +95,7 @@ def namesake(tmp_path):
 @contextlib.contextmanager
 def beside(deployment, path: str):
     """An Odoo with these folders of addons, which does not run."""
-    with deployment.odoo(start=False, options=deployment.direct, addons_path=path) as odoo:
+    with deployment.odoo(start=False, options=deployment.direct_settings, addons_path=path) as odoo:
         yield odoo
 
 

@@ -8,11 +8,11 @@ import pytest
 import requests
 
 from ..stack import manager, series
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.odoo import ROLE
 from ..stack.postgres import POSTGRESQL, Postgres
 from ..stack.process import wait_until
-from ..stack.users import Users, Watched
+from ..stack.users import LoadingSessions, Users
 
 RESTORED = "restored"
 
@@ -49,7 +49,7 @@ def places(spied) -> set:
 def test_backups_while_others_query(addon, workers):
     # server connections that stock Odoo spoils must not reach other tests
     with running_deployment() as whole:
-        options = {**whole.direct, **manager.OPTIONS}
+        options = {**whole.direct_settings, **manager.OPTIONS}
         with whole.odoo(addon=addon, workers=workers, options=options) as odoo:
             backups = []
             with Users(whole.pooled, odoo.database) as users:
@@ -70,7 +70,7 @@ def test_backups_while_others_query(addon, workers):
 
 @pytest.mark.parametrize("backup_format", ["zip", pytest.param("dump", marks=pytest.mark.slow)])
 def test_a_backup_restores_and_nobody_notices(deployment, backup_format, spied):
-    options = {**deployment.direct, **manager.OPTIONS, "pg_path": spied}
+    options = {**deployment.direct_settings, **manager.OPTIONS, "pg_path": spied}
     with deployment.odoo(options=options) as odoo:
         content = manager.backup(odoo, backup_format)
         try:
@@ -114,7 +114,7 @@ def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment, spie
             assert deployment.postgres.execute(owners, dbname=name) == [(ROLE,)]
             page = requests.get(f"{odoo.url}/web/login?db={name}", timeout=60)
             assert page.ok
-            with Watched(deployment) as watched:
+            with LoadingSessions(deployment) as watched:
                 odoo.run("-d", name, "-u", "bus", "--stop-after-init")
             assert watched.roles == {ROLE}
     finally:
@@ -127,8 +127,8 @@ def test_a_role_that_may_only_listen_neither_dumps_nor_restores(deployment, spie
 @pytest.mark.skipif(not series.HAS_DB_COMMAND, reason="this series has no command db")
 def test_the_command_db_with_postgresql_named(deployment, tmp_path):
     """It loads no addon: README says to name PostgreSQL on its command line."""
-    with deployment.odoo(options=deployment.direct) as odoo:
-        path = deployment.straight
+    with deployment.odoo(options=deployment.direct_settings) as odoo:
+        path = deployment.direct
         place = [f"--db_host={path.host}", f"--db_port={path.port}"]
         with Users(deployment.pooled, odoo.database) as users:
             for i in range(3):
@@ -146,13 +146,13 @@ def test_the_password_is_in_no_command_line(deployment):
     tool = spied / "pg_dump"
     tool.write_text(f'#!/bin/sh\nenv | grep ^PG >{arguments}.env\necho "$@" >{arguments}\nexit 1\n')
     tool.chmod(0o755)
-    options = {**deployment.direct, **manager.OPTIONS, "pg_path": spied}
+    options = {**deployment.direct_settings, **manager.OPTIONS, "pg_path": spied}
     with deployment.odoo(options=options) as odoo, pytest.raises(RuntimeError):
         manager.backup(odoo)
     assert deployment.password not in arguments.read_text()
     lines = (spied / "arguments.env").read_text().splitlines()
     environ = dict(line.split("=", 1) for line in lines)
-    assert environ["PGHOST"] == deployment.straight.host
-    assert environ["PGPORT"] == str(deployment.straight.port)
+    assert environ["PGHOST"] == deployment.direct.host
+    assert environ["PGPORT"] == str(deployment.direct.port)
     assert environ["PGPASSWORD"] == deployment.password
     assert deployment.password not in odoo.log()

@@ -40,7 +40,7 @@ def test_quick_notifications_leave_no_websocket_deaf(prefork):
 
 
 def test_what_readme_says_of_the_command_line(deployment):
-    environ = {key.upper(): str(value) for key, value in deployment.direct.items()}
+    environ = {key.upper(): str(value) for key, value in deployment.direct_settings.items()}
     arguments = ("--load=web,bus_alt_connection",)
     with running(deployment, addon=False, environ=environ, arguments=arguments) as site:
         assert site.deliver(10) == 10
@@ -58,7 +58,7 @@ def test_jobs_start_at_once(site):
 def test_a_threaded_server_has_one_direct_connection(threaded):
     with BusClient(threaded.odoo, threaded.channel()):
         threaded.says("imbus: listening at")
-        (direct,) = threaded.odoo.connections_to(threaded.whole.straight.port)
+        (direct,) = threaded.odoo.connections_to(threaded.whole.direct.port)
         rows = [row for row in threaded.postgres.listeners() if row[2] == direct[1]]
         assert [name for _pid, name, _port in rows] == [f"odoo-{direct[0]}-listener"]
         assert threaded.odoo.connections_to(threaded.whole.pooled.port)
@@ -68,7 +68,7 @@ def test_a_prefork_server_has_one_for_each_process_that_listens(prefork):
     """2 HTTP workers, gevent, 2 cron workers: listeners, and nothing else, are direct."""
     number = 3 if series.CRON_LISTENS else 1
     with BusClient(prefork.odoo, prefork.channel()):
-        port = prefork.whole.straight.port
+        port = prefork.whole.direct.port
         wait_until(lambda: len(prefork.odoo.connections_to(port)) == number, f"{number} listeners")
         direct = sorted(prefork.odoo.connections_to(port))
         if series.CRON_LISTENS:
@@ -94,7 +94,7 @@ def test_a_job_that_notifies_does_so_through_the_pooler(threaded):
     with BusClient(threaded.odoo, channel) as bus:
         assert threaded.starts(LATE, job)
         bus.wait_for("from a job")
-    assert len(threaded.odoo.connections_to(threaded.whole.straight.port)) == 1
+    assert len(threaded.odoo.connections_to(threaded.whole.direct.port)) == 1
 
 
 def test_nothing_set_works_as_stock_and_warns_once(deployment):
@@ -105,7 +105,7 @@ def test_nothing_set_works_as_stock_and_warns_once(deployment):
 
 @pytest.mark.slow
 def test_nothing_set_without_a_pooler(deployment):
-    with running(deployment, deployment.straight) as site:
+    with running(deployment, deployment.direct) as site:
         assert site.deliver(10) == 10
 
 
@@ -114,7 +114,7 @@ def test_nothing_set_without_a_pooler(deployment):
 def test_what_is_not_set_follows_pg_variables_as_odoo_does(deployment):
     wrong = deployment.pooled._replace(password="not the password")
     pg = {"PGPASSWORD": deployment.password}
-    with running(deployment, wrong, options=deployment.direct, environ=pg) as site:
+    with running(deployment, wrong, options=deployment.direct_settings, environ=pg) as site:
         assert site.deliver(10) == 10
         site.says("imbus: listening at")
 
@@ -122,7 +122,9 @@ def test_what_is_not_set_follows_pg_variables_as_odoo_does(deployment):
 @pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["ODOO_", ""])
 def test_the_environment_beats_odoo_conf(deployment, prefix):
-    environ = {f"{prefix}{key.upper()}": str(value) for key, value in deployment.direct.items()}
+    environ = {
+        f"{prefix}{key.upper()}": str(value) for key, value in deployment.direct_settings.items()
+    }
     wrong = {"imdispatcher_db_port": 1}
     with running(deployment, environ=environ, options=wrong) as site:
         assert site.deliver(10) == 10
@@ -133,8 +135,8 @@ def test_the_environment_beats_odoo_conf(deployment, prefix):
 @pytest.mark.parametrize("addon, delivered", [(False, 0), (True, 20)], ids=["stock", "addon"])
 def test_the_listener_takes_no_slot_of_the_pool(deployment, addon, delivered):
     """In a pool of one connection, stock Odoo's listener takes the only slot."""
-    options = {**deployment.direct, "db_maxconn_gevent": 1}
-    with running(deployment, deployment.straight, workers=1, addon=addon, options=options) as site:
+    options = {**deployment.direct_settings, "db_maxconn_gevent": 1}
+    with running(deployment, deployment.direct, workers=1, addon=addon, options=options) as site:
         assert site.deliver(20, timeout=LOST_AFTER) == delivered
         assert ("Connection Pool Is Full" in site.odoo.log()) is not addon
 
@@ -143,8 +145,8 @@ def test_the_listener_takes_no_slot_of_the_pool(deployment, addon, delivered):
 @pytest.mark.skipif(series.NUMBER < 18, reason="no replica options before 18.0")
 def test_replica_options_do_not_move_the_listener(deployment):
     replica = {"db_replica_host": deployment.pooled.host, "db_replica_port": 1}
-    options = {**deployment.direct, "max_cron_threads": 1, **replica}
+    options = {**deployment.direct_settings, "max_cron_threads": 1, **replica}
     with deployment.odoo(options=options, start=False) as odoo:
         odoo.launch()
-        line = f"cron_trigger: listening at 127.0.0.1:{deployment.straight.port}"
+        line = f"cron_trigger: listening at 127.0.0.1:{deployment.direct.port}"
         odoo.process.wait_for(lambda: line in odoo.log(), line)

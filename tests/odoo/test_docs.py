@@ -34,7 +34,7 @@ from ..stack.odoo import odoo_environ
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import SERVERS, server_environ
 from ..stack.process import accepts, wait_until
-from ..stack.relay import Relay
+from ..stack.tcp_proxy import TcpProxy
 
 if series.NUMBER != 19:
     pytest.skip("the documentation is tried with Odoo 19.0", allow_module_level=True)
@@ -118,7 +118,7 @@ COMMANDS = {
     "find / -path '*/bus_alt_connection/__manifest__.py' -exec grep -H author {} +": (
         "tests/odoo/test_docs.py"
     ),
-    "sudo apt-get install pgbouncer": "run",  # downloads the same package
+    "sudo apt-get install pgbouncer": "tests/provision.sh",  # downloads the same package
     "sudo systemctl daemon-reload": "",
     "sudo systemctl restart pgbouncer": "",
     "sudo systemctl restart odoo": "",
@@ -336,7 +336,7 @@ RECIPES = {
 
 def placed(deployment, odoo, container: Container) -> dict:
     """Write odoo.conf of a container for this machine and return its environment."""
-    pooled, straight = deployment.pooled, deployment.straight
+    pooled, straight = deployment.pooled, deployment.direct
     places = {
         "pgbouncer": pooled.host,
         "pgbouncer-reports": pooled.host,
@@ -396,8 +396,8 @@ def test_losing_chat_does_not_lose_the_pages(deployment, tmp_path):
     """The probes of the guide's pod, while PostgreSQL can be reached through the pooler alone."""
     recipe, *_rest = section("docs/guide.rst", "Kubernetes")
     spec = pod_spec(recipe.text, "odoo")
-    relay = Relay((deployment.postgres.host, deployment.postgres.port))
-    direct = {**deployment.direct, "imdispatcher_db_port": relay.port}
+    relay = TcpProxy((deployment.postgres.host, deployment.postgres.port))
+    direct = {**deployment.direct_settings, "imdispatcher_db_port": relay.port}
     with deployment.odoo(workers=2, options=direct) as odoo:
         ports = {8069: odoo.port, 8072: odoo.gevent_port, "http": odoo.port}
         wait_until(lambda: odoo.ready().status_code == 200, "ready")

@@ -20,7 +20,7 @@ NEVER = 10
 
 def kill(site):
     """End what the server keeps open in the system database, its listeners, and wait for it."""
-    ports = [site.whole.straight.port, site.whole.pooled.port]
+    ports = [site.whole.direct.port, site.whole.pooled.port]
     ours = [local for port in ports for _pid, local in site.odoo.connections_to(port)]
     rows = site.postgres.execute(
         "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -43,7 +43,7 @@ def one_message_after_a_kill(site, timeout: float):
 
 
 def test_stock_straight_delivers_and_loses_the_message_after_a_kill(deployment):
-    with running(deployment, deployment.straight, addon=False) as site:
+    with running(deployment, deployment.direct, addon=False) as site:
         assert site.deliver() == 100
         with pytest.raises(TimeoutError):
             one_message_after_a_kill(site, NEVER)
@@ -99,7 +99,7 @@ def test_notifications_of_somebody_else(threaded):
 
 def test_a_message_that_was_sent_before_odoo_listened(deployment):
     """Nobody heard its NOTIFY, and it is older than what a new websocket asks for."""
-    wrong = {**deployment.direct, "imdispatcher_db_port": 1}
+    wrong = {**deployment.direct_settings, "imdispatcher_db_port": 1}
     with running(deployment, options=wrong) as site, BusClient(site.odoo, "a") as bus:
         site.says("imbus: deaf: ")
         site.sender.send("a", "while deaf")
@@ -111,7 +111,7 @@ def test_a_message_that_was_sent_before_odoo_listened(deployment):
 def test_the_cron_thread_outlives_an_error(deployment):
     """Without db_name Odoo lists the databases on the pooled connection each time."""
     pooler = deployment.pgbouncer
-    options = {**deployment.direct, "max_cron_threads": 1}
+    options = {**deployment.direct_settings, "max_cron_threads": 1}
     with running(deployment, options=options, named=False) as site:
         site.says("listening at")
         pooler.stop()
@@ -127,10 +127,10 @@ def test_the_cron_thread_outlives_an_error(deployment):
 @pytest.mark.parametrize("workers", [0, 2], ids=["threaded", "prefork"])
 def test_stopping_does_not_wait_for_postgresql(deployment, workers):
     """The listener is in the middle of connecting to somebody who never answers."""
-    with deployment.odoo(workers=workers, options=deployment.direct) as odoo:
+    with deployment.odoo(workers=workers, options=deployment.direct_settings) as odoo:
         with BusClient(odoo, "a"):
             wait_until(lambda: "imbus: listening at" in odoo.log(), "it listens")
-            ((_pid, local),) = odoo.connections_to(deployment.straight.port)
+            ((_pid, local),) = odoo.connections_to(deployment.direct.port)
             (pid,) = [row[0] for row in deployment.postgres.listeners() if row[2] == local]
         (postmaster,) = deployment.postgres.execute(
             "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)::int"

@@ -8,7 +8,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_odoo_makes_its_database_through_pgbouncer(deployment, tmp_path):
-    odoo = Odoo(tmp_path / "odoo", deployment.pooled, database="made", options=deployment.direct)
+    odoo = Odoo(
+        tmp_path / "odoo", deployment.pooled, database="made", options=deployment.direct_settings
+    )
     try:
         odoo.run("-i", "bus", "--stop-after-init", "--no-http", "--without-demo=all")
         rows = deployment.postgres.execute(

@@ -7,7 +7,7 @@ from ..stack.odoo import CHECKOUT
 
 
 def test_addons_own_tests(deployment):
-    with deployment.odoo(options=deployment.direct, start=False) as odoo:
+    with deployment.odoo(options=deployment.direct_settings, start=False) as odoo:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-c", "/dev/null", "-p", "no:cacheprovider"),

@@ -14,11 +14,11 @@ import pytest
 import requests
 
 from ..stack import series
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.odoo import CHECKOUT, ROLE
 from ..stack.pgbouncer import PgBouncer
 from ..stack.process import wait_until
-from ..stack.users import Watched
+from ..stack.users import LoadingSessions
 
 ADMIN = "admin"
 
@@ -76,7 +76,7 @@ def upgrade(odoo, module: str):
     ids=["stock", "addon"],
 )
 def test_no_lock_timeout_is_left_on_pooled_connections(whole, addon):
-    with whole.odoo(addon=addon, options=whole.direct, workers=4, start=False) as odoo:
+    with whole.odoo(addon=addon, options=whole.direct_settings, workers=4, start=False) as odoo:
         left = 0
         for _start in range(1 if addon else 3):
             odoo.start()
@@ -101,10 +101,10 @@ def test_an_update_has_a_session_as_odoos_own_role(whole, how, workers):
     whole.postgres.create_role("listener", "password-of-listener", "")
     own = {"imdispatcher_db_user": "listener", "imdispatcher_db_password": "password-of-listener"}
     by_hand = how == "command line"
-    options = {**whole.direct, **own}
+    options = {**whole.direct_settings, **own}
     with whole.odoo(options=options, workers=workers, start=not by_hand) as odoo:
         before = states(whole, odoo.database)
-        with Watched(whole) as watched:
+        with LoadingSessions(whole) as watched:
             if by_hand:
                 odoo.run("-u", "bus", "--stop-after-init")
             else:
@@ -116,7 +116,7 @@ def test_an_update_has_a_session_as_odoos_own_role(whole, how, workers):
 
 
 def test_without_the_direct_connection_pages_are_served_and_nothing_is_updated(whole):
-    options = {**whole.direct, "imdispatcher_db_port": 1}
+    options = {**whole.direct_settings, "imdispatcher_db_port": 1}
     with whole.odoo(options=options, workers=2) as odoo:
         assert requests.get(f"{odoo.url}/web/login", timeout=60).ok
         before = states(whole, odoo.database)
@@ -180,8 +180,8 @@ PROCESSES = (8, 6) if "BUS_ALT_REPLAY" in os.environ else (4, 3)  # that load, a
 )
 def test_registry_locks_of_20_exclude(whole, way):
     """BUS_ALT_REPLAY=300 is what the documentation's figures come from."""
-    path = whole.straight if way == "straight" else whole.pooled
-    with whole.odoo(path, addon=way == "addon", options=whole.direct, start=False) as odoo:
+    path = whole.direct if way == "straight" else whole.pooled
+    with whole.odoo(path, addon=way == "addon", options=whole.direct_settings, start=False) as odoo:
         loads = replay(odoo, SECONDS, *PROCESSES)
         locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
         ((left,),) = whole.postgres.execute(locks)
@@ -199,7 +199,7 @@ def test_registry_locks_of_20_exclude(whole, way):
 
 def test_registry_locks_of_20_without_the_direct_connection(whole):
     """A plain load succeeds and leaves nothing; an update says why it does not."""
-    options = {**whole.direct, "imdispatcher_db_port": 1}
+    options = {**whole.direct_settings, "imdispatcher_db_port": 1}
     with whole.odoo(options=options, start=False) as odoo:
         loads = replay(odoo, 3, loaders=2, visitors=2)
         assert left_behind(whole, odoo.database) == 0
@@ -212,7 +212,9 @@ def test_registry_locks_of_20_without_the_direct_connection(whole):
 
 
 def test_the_workers_of_a_server_load_a_few_at_a_time(whole):
-    with whole.odoo(options=whole.direct, start=False) as odoo, Watched(whole) as watched:
+    with whole.odoo(options=whole.direct_settings, start=False) as odoo, LoadingSessions(
+        whole
+    ) as watched:
         loads = replay(odoo, 3, loaders=1, visitors=0, forks=8)
     assert len({load["pid"] for load in loads}) == 9
     assert not any("error" in load for load in loads)
@@ -238,8 +240,8 @@ def test_an_update_needs_nothing_of_the_system_database(whole):
     try:
         whole.postgres.execute("GRANT CONNECT ON DATABASE postgres TO listener")
         path = whole.pooled._replace(port=pooler.start().port)
-        with whole.odoo(path, options={**whole.direct, **own}, start=False) as odoo:
-            with Watched(whole) as watched:
+        with whole.odoo(path, options={**whole.direct_settings, **own}, start=False) as odoo:
+            with LoadingSessions(whole) as watched:
                 odoo.run("-u", "bus", "--stop-after-init")
             assert watched.roles == {ROLE}
     finally:
@@ -251,8 +253,8 @@ def test_an_update_needs_nothing_of_the_system_database(whole):
 @pytest.mark.skipif(not series.HAS_DB_COMMAND, reason="this series has no command module")
 def test_the_command_module_with_postgresql_named(whole):
     """It loads no addon: the documentation says to name PostgreSQL in its environment."""
-    environ = {"PGHOST": whole.straight.host, "PGPORT": str(whole.straight.port)}
-    with whole.odoo(options=whole.direct, environ=environ, start=False) as odoo:
+    environ = {"PGHOST": whole.direct.host, "PGPORT": str(whole.direct.port)}
+    with whole.odoo(options=whole.direct_settings, environ=environ, start=False) as odoo:
         python, program, *conf = odoo.argv()
         command = [python, program, "module", "upgrade", *conf, "-d", odoo.database, "bus"]
         # the pooler keeps its own

@@ -36,7 +36,7 @@ def memory(deployment, name: str, **options):
 
 def test_a_cron_worker_s_memory(deployment):
     cron = {"max_cron_threads": 1}
-    ours = {**deployment.direct, **cron}
+    ours = {**deployment.direct_settings, **cron}
     few = {"MALLOC_ARENA_MAX": "2"}
     stock = memory(deployment, "stock", addon=False, options=cron)
     with_addresses = memory(deployment, "db_host is an address", options=ours)

@@ -12,7 +12,7 @@ from bus_alt_connection.pages.metrics import METRICS
 from ..stack import series
 from ..stack.process import wait_until
 from ..stack.prometheus import MONITORING, Prometheus, legend, panels, promtool
-from ..stack.relay import Relay
+from ..stack.tcp_proxy import TcpProxy
 from .conftest import BOTH, running
 
 WITH_PROMETHEUS = pytest.mark.skipif(series.NUMBER != 19, reason="Prometheus comes with 19.0's")
@@ -32,8 +32,8 @@ def page(port: int) -> requests.Response:
 @contextlib.contextmanager
 def watched(deployment, mode: str):
     """A server that shows metrics; its listener goes through a relay."""
-    relay = Relay((deployment.straight.host, deployment.straight.port))
-    options = {**deployment.direct, "imdispatcher_db_port": relay.port}
+    relay = TcpProxy((deployment.direct.host, deployment.direct.port))
+    options = {**deployment.direct_settings, "imdispatcher_db_port": relay.port}
     options.update(imdispatcher_metrics=True, max_cron_threads=1)
     with running(deployment, workers={"threaded": 0, "prefork": 2}[mode], options=options) as site:
         site.relay = relay

@@ -7,7 +7,7 @@ import xmlrpc.client
 import pytest
 
 from ..stack import series
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.odoo import Sender
 from ..stack.postgres import Postgres
 from ..stack.process import wait_until
@@ -81,7 +81,7 @@ def test_a_failed_notify_fails_a_saved_request_and_leaves_caches_stale(whole):
 
 @pytest.mark.skipif(series.NUMBER != 16, reason="not seen in others")
 def test_quick_notifications_leave_a_websocket_deaf(whole):
-    with running(whole, whole.straight, workers=2, addon=False) as site:
+    with running(whole, whole.direct, workers=2, addon=False) as site:
         assert not all(site.hurry(timeout=10) for _try in range(20))
 
 
@@ -89,7 +89,7 @@ def test_quick_notifications_leave_a_websocket_deaf(whole):
 def test_a_cron_thread_ends_when_postgresql_restarts(whole):
     """A threaded server, straight to PostgreSQL."""
     options = {"max_cron_threads": 1}
-    with running(whole, whole.straight, addon=False, options=options) as site:
+    with running(whole, whole.direct, addon=False, options=options) as site:
         wait_until(lambda: site.starts(2), "jobs start at once", 30)
         whole.postgres.stop()
         time.sleep(2)
@@ -105,7 +105,7 @@ def test_a_cron_thread_ends_when_postgresql_restarts(whole):
 @pytest.mark.skipif(series.NUMBER < 18, reason="15.0 to 17.0 only stay deaf there")
 def test_cron_workers_end_again_and_again_on_a_standby(whole):
     standby = Postgres(whole.folder / "standby", primary=whole.postgres).start()
-    path = whole.straight._replace(port=standby.port)
+    path = whole.direct._replace(port=standby.port)
     # with db_name Odoo would not even start there
     options = {"options": {"max_cron_threads": 1}, "named": False}
     try:

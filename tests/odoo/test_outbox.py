@@ -11,7 +11,7 @@ import requests
 
 from ..stack import series
 from ..stack.client import BusClient
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.odoo import NotCommitted
 from ..stack.process import wait_until
 from .conftest import running
@@ -26,7 +26,7 @@ def deployment():
 
 @pytest.fixture(scope="module")
 def site(deployment):
-    with running(deployment, options={**deployment.direct, "db_maxconn": 4}) as site:
+    with running(deployment, options={**deployment.direct_settings, "db_maxconn": 4}) as site:
         assert site.deliver(5) == 5
         yield site
 
@@ -168,7 +168,7 @@ def test_a_server_that_stops(deployment, workers, kind, words, seconds):
     admin = deployment.pgbouncer.admin
     with contextlib.closing(deployment.postgres.connect()) as ear:
         ear.cursor().execute("LISTEN imbus")
-        with running(deployment, workers=workers, options=deployment.direct) as site:
+        with running(deployment, workers=workers, options=deployment.direct_settings) as site:
             channel = site.channel()
             admin("PAUSE postgres")
             try:
@@ -199,7 +199,7 @@ def test_a_function_instead_of_pg_notify(deployment):
         " SELECT pg_notify(channel, payload)$$"
     )
     environ = {"ODOO_NOTIFY_FUNCTION": function}
-    with running(deployment, options=deployment.direct, environ=environ) as site:
+    with running(deployment, options=deployment.direct_settings, environ=environ) as site:
         assert site.deliver(5) == 5
     calls = deployment.postgres.execute(f"SELECT count(*) FROM {function}_calls")
     assert calls >= [(1,)]  # equal ones that wait are sent once

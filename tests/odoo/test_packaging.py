@@ -146,7 +146,7 @@ def test_the_wheel_works_without_addons_path(deployment, built, tmp_path):
     pip = (sys.executable, "-m", "pip", "--python", python)
     run(*pip, "install", "-q", "--no-deps", "--no-index", wheel)
     with deployment.odoo(
-        options=deployment.direct, addons_path=os.environ["BUS_ALT_ADDONS"], start=False
+        options=deployment.direct_settings, addons_path=os.environ["BUS_ALT_ADDONS"], start=False
     ) as odoo:
         odoo.python = python
         del odoo.environ["PYTHONPATH"]

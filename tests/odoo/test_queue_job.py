@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 
 from ..stack import series
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.odoo import CHECKOUT, ROLE, Sender
 from ..stack.process import wait_until
 from ..stack.wheels import QUEUE_JOB, unpacked
@@ -86,9 +86,9 @@ def test_stock_jobs_stay_pending(whole, workers):
 def test_jobs_are_done_also_after_the_runner_has_lost_its_session(whole, loaded, workers):
     whole.postgres.create_role("listener", "password-of-listener", "")
     own = {"imdispatcher_db_user": "listener", "imdispatcher_db_password": "password-of-listener"}
-    options = {**whole.direct, **own}
+    options = {**whole.direct_settings, **own}
     with jobs(whole, loaded, options=options, workers=workers) as (odoo, sender):
-        place = f"{whole.straight.host}:{whole.straight.port}"
+        place = f"{whole.direct.host}:{whole.direct.port}"
         assert odoo.log().count(f"{SAYS} {place}, as imdispatcher_db_* say") == 1
         assert done(whole, odoo, sender, 5)
         for _kill in range(3):
@@ -105,11 +105,11 @@ def test_jobs_are_done_also_after_the_runner_has_lost_its_session(whole, loaded,
     "place", [pytest.param("environment", marks=pytest.mark.slow), "odoo.conf"]
 )
 def test_what_is_set_for_the_runner_counts(whole, place):
-    own = {"jobrunner_db_host": "localhost", "jobrunner_db_port": str(whole.straight.port)}
+    own = {"jobrunner_db_host": "localhost", "jobrunner_db_port": str(whole.direct.port)}
     environ = {f"ODOO_QUEUE_JOB_{name.upper()}": text for name, text in own.items()}
     more = {"environ": environ} if place == "environment" else {"section": own}
-    with jobs(whole, BEFORE, options=whole.direct, **more) as (odoo, sender):
-        line = f"{SAYS} localhost:{whole.straight.port}, as its own settings (jobrunner_db_*) say"
+    with jobs(whole, BEFORE, options=whole.direct_settings, **more) as (odoo, sender):
+        line = f"{SAYS} localhost:{whole.direct.port}, as its own settings (jobrunner_db_*) say"
         assert line in odoo.log()
         assert done(whole, odoo, sender, 5)
         assert not sessions(whole, odoo)
@@ -117,7 +117,7 @@ def test_what_is_set_for_the_runner_counts(whole, place):
 
 
 def test_where_it_is_not_loaded_server_wide_nothing_is_said_of_it(whole):
-    with whole.odoo(options=whole.direct) as odoo:
+    with whole.odoo(options=whole.direct_settings) as odoo:
         assert SAYS not in odoo.log()
         assert "bus_alt_connection found no" not in odoo.log()
         assert SAYS not in odoo.buscheck().stdout
@@ -144,7 +144,7 @@ def test_where_it_cannot_be_imported_nothing_is_claimed(whole, tmp_path, loaded,
         (addon / "__init__.py").write_text(text)
         (addon / "__manifest__.py").write_text("{'name': 'Job Queue'}")
     options = {
-        **whole.direct,
+        **whole.direct_settings,
         "server_wide_modules": loaded,
         "addons_path": f"{series.ADDONS},{CHECKOUT},{tmp_path}",
     }
@@ -168,7 +168,7 @@ LOCK = 2293787760715711918  # PG_ADVISORY_LOCK_ID of queue_job's runner
 def test_a_runner_waits_for_the_lock_of_another(whole):
     """Which a runner behind the pooler has left there, before the addon came."""
     ready = "queue job runner ready for db"
-    options = {"server_wide_modules": BEFORE, **whole.direct}
+    options = {"server_wide_modules": BEFORE, **whole.direct_settings}
     with whole.odoo(options=options, start=False) as odoo:
         with contextlib.closing(whole.postgres.connect(odoo.database)) as other:
             other.cursor().execute("SELECT pg_advisory_lock(%s)", [LOCK])

@@ -10,7 +10,7 @@ import requests
 
 from ..stack import series
 from ..stack.client import BusClient
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.guide import block
 from ..stack.process import wait_until
 from .conftest import BOTH
@@ -117,7 +117,7 @@ def test_only_the_exact_request_is_left_out_of_the_access_log(site):
 
 @pytest.mark.slow
 def test_it_answers_while_postgresql_is_down():
-    with running_deployment() as whole, whole.odoo(options=whole.direct) as odoo:
+    with running_deployment() as whole, whole.odoo(options=whole.direct_settings) as odoo:
         wait_until(lambda: odoo.ready().json()["ready"], "ready")
         assert odoo.ready().json()["listeners"]
         whole.postgres.stop()
@@ -142,7 +142,7 @@ def test_a_listen_that_goes_astray_is_said(deployment, tmp_path, what):
         "{'name': 'rival', 'post_load': 'post_load', 'depends': ['bus'],"
         " 'author': 'a', 'license': 'AGPL-3'}"
     )
-    with deployment.odoo(options=deployment.direct, start=False) as odoo:
+    with deployment.odoo(options=deployment.direct_settings, start=False) as odoo:
         path = f"{odoo.options['addons_path']},{tmp_path}"
         modules = odoo.options["server_wide_modules"] + ",rival"
         text = odoo.conf.read_text()

@@ -27,7 +27,7 @@ def test_passwords_stay_secret(deployment, good):
         deployment.postgres.create_role("listener", secret, "")
     options = {
         **DEBUG,
-        **deployment.direct,
+        **deployment.direct_settings,
         **({"imdispatcher_db_sslpassword": "hush-of-a-key"} if is_keyword("sslpassword") else {}),
         "imdispatcher_db_user": "listener" if good else "odoo",
     }
@@ -46,7 +46,11 @@ def test_passwords_stay_secret(deployment, good):
 
 def test_an_update_keeps_them_secret(deployment):
     """It works on a direct connection of Odoo's own making, which writes down what it is given."""
-    options = {**DEBUG, **deployment.direct, "imdispatcher_db_password": deployment.password}
+    options = {
+        **DEBUG,
+        **deployment.direct_settings,
+        "imdispatcher_db_password": deployment.password,
+    }
     if is_keyword("sslpassword"):
         options["imdispatcher_db_sslpassword"] = "hush-of-a-key"
     with deployment.odoo(options=options, start=False) as odoo:

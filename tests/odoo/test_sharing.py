@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ..stack.client import BusClient
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.odoo import ROLE, Odoo, Sender
 from ..stack.pgbouncer import PgBouncer
 from ..stack.process import wait_until
@@ -63,13 +63,15 @@ def test_each_instance_keeps_to_its_share(deployment):
         paths = {
             name: deployment.pooled._replace(port=pooler.port) for name, pooler in poolers.items()
         }
-        first = stack.enter_context(deployment.odoo(paths[FIRST], options=deployment.direct))
+        first = stack.enter_context(
+            deployment.odoo(paths[FIRST], options=deployment.direct_settings)
+        )
         # the other instance works on the same database
         reports = Odoo(
             deployment.folder / "reports",
             paths[REPORTS],
             database=first.database,
-            options={**deployment.direct, "data_dir": first.data_dir},
+            options={**deployment.direct_settings, "data_dir": first.data_dir},
         )
         stack.callback(reports.stop)
         reports.start()

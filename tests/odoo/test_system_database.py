@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from ..stack import manager, series
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.process import accepts
 from .conftest import running
 
@@ -24,7 +24,7 @@ def closed():
 
 
 def test_without_it_odoo_finds_no_database(closed):
-    with closed.odoo(closed.straight, addon=False, named=False, start=False) as odoo:
+    with closed.odoo(closed.direct, addon=False, named=False, start=False) as odoo:
         odoo.launch()
         odoo.process.wait_for(lambda: accepts(odoo.port), "the HTTP port answers")
         page = requests.get(f"{odoo.url}/web/login", timeout=60)
@@ -35,7 +35,7 @@ def test_without_it_odoo_finds_no_database(closed):
     "workers", [0, pytest.param(2, marks=pytest.mark.slow)], ids=["threaded", "prefork"]
 )
 def test_notifications_and_jobs(closed, workers):
-    options = {**closed.direct, "imdispatcher_db_name": "bus", "max_cron_threads": 1}
+    options = {**closed.direct_settings, "imdispatcher_db_name": "bus", "max_cron_threads": 1}
     with running(closed, workers=workers, options=options, named=False) as site:
         assert site.deliver() == 100
         assert "database bus, backend" in site.odoo.log()
@@ -49,7 +49,7 @@ def test_notifications_and_jobs(closed, workers):
 
 def test_it_is_not_shown_as_a_database_of_odoos(closed):
     everything = {**manager.OPTIONS, "dbfilter": ".*"}
-    options = {**closed.direct, **everything, "imdispatcher_db_name": "bus"}
+    options = {**closed.direct_settings, **everything, "imdispatcher_db_name": "bus"}
     with closed.odoo(options=options, named=False) as odoo:
         page = requests.get(f"{odoo.url}/web/database/manager", timeout=60).text
         assert odoo.database in page
@@ -59,7 +59,7 @@ def test_it_is_not_shown_as_a_database_of_odoos(closed):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["template1", "postgres://x"])
 def test_bad_names_stop_the_server(closed, name):
-    options = {**closed.direct, "imdispatcher_db_name": name}
+    options = {**closed.direct_settings, "imdispatcher_db_name": name}
     with closed.odoo(options=options, named=False, start=False) as odoo:
         done = odoo.run(check=False, timeout=60)
     assert done.returncode != 0
@@ -71,7 +71,7 @@ def test_bad_names_stop_the_server(closed, name):
 
 def test_a_database_of_odoos_own_stops_the_server(closed):
     """Odoo would not show it any more."""
-    with closed.odoo(options=closed.direct, named=False, start=False) as odoo:
+    with closed.odoo(options=closed.direct_settings, named=False, start=False) as odoo:
         odoo.environ["IMDISPATCHER_DB_NAME"] = odoo.database
         done = odoo.run("--stop-after-init", check=False, timeout=60)
     lines = [line for line in done.stderr.splitlines() if " CRITICAL " in line]

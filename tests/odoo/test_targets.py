@@ -31,7 +31,7 @@ def errors(site):
 
 
 def test_a_bus_that_moved(deployment, tmp_path):
-    options = {**deployment.direct, "max_cron_threads": 1}
+    options = {**deployment.direct_settings, "max_cron_threads": 1}
     with running(deployment, options=options, **renamed(tmp_path, BUS)) as site:
         bus = [line for line in errors(site) if "odoo.addons.bus.models.bus" in line]
         assert "ImDispatch.loop_of_tomorrow" in bus[0]
@@ -49,7 +49,9 @@ def test_a_bus_that_moved(deployment, tmp_path):
 
 
 def test_a_sender_that_moved(deployment, tmp_path):
-    with running(deployment, options=deployment.direct, **renamed(tmp_path, NOTIFY)) as site:
+    with running(
+        deployment, options=deployment.direct_settings, **renamed(tmp_path, NOTIFY)
+    ) as site:
         assert all("each commit waits for this NOTIFY" in line for line in errors(site))
         assert errors(site)
         assert site.deliver(5) == 5
@@ -58,7 +60,7 @@ def test_a_sender_that_moved(deployment, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not series.CRON_LISTENS, reason="no cron listener before 15.0")
 def test_cron_and_tools_that_moved(deployment, tmp_path):
-    options = {**deployment.direct, "max_cron_threads": 1}
+    options = {**deployment.direct_settings, "max_cron_threads": 1}
     with running(deployment, options=options, **renamed(tmp_path, CRON, TOOLS)) as site:
         found = "\n".join(errors(site))
         assert "odoo.service.server.ThreadedServer.cron_thread_of_tomorrow" in found

@@ -18,7 +18,7 @@ from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.listener import Listener
 
 from ..stack.deployment import Servers
-from ..stack.process import run_folder, wait_until
+from ..stack.process import run_folder, started, wait_until
 
 # a tenth of the real times, for tests in which the time itself is not the point
 QUICK = Timing(
@@ -41,30 +41,22 @@ CHANNEL = "imbus"
 @pytest.fixture(scope="session")
 def servers():
     """PostgreSQL and PgBouncer, shared by the tests that leave them as they were."""
-    with run_folder() as folder:
-        both = Servers(folder)
-        try:
-            yield both.start()
-        finally:
-            both.stop()
+    with run_folder() as folder, started(Servers(folder)) as both:
+        yield both
 
 
 @pytest.fixture
 def own_servers():
     """PostgreSQL and PgBouncer for one test."""
-    with run_folder() as folder:
-        both = Servers(folder)
-        try:
-            yield both.start()
-        finally:
-            both.stop()
+    with run_folder() as folder, started(Servers(folder)) as both:
+        yield both
 
 
 def settings_of(servers: Servers, **options) -> Settings:
     """What the addon makes of an odoo.conf with these lines, behind PgBouncer."""
     own = {"application_name": f"odoo-{os.getpid()}", "sslmode": "prefer"}
     own.update(servers.pooled._asdict(), **options.pop("own", {}))
-    options = {**servers.direct, **options}
+    options = {**servers.direct_settings, **options}
     return load({}, {k: str(v) for k, v in options.items()}, lambda db: {"database": db, **own})
 
 

@@ -51,7 +51,7 @@ def another_cluster(both):
     server = Postgres(both.folder / f"other-{secrets.token_hex(4)}")
     try:
         server.start()
-        server.create_role(both.straight.user, both.password)
+        server.create_role(both.direct.user, both.password)
         yield {"imdispatcher_db_port": server.port}
     finally:
         server.remove()
@@ -105,14 +105,14 @@ def never_answers(both):
 @contextlib.contextmanager
 def first_never_answers(both):
     with socket.create_server(("127.0.0.1", 0)) as one:
-        ports = f"{one.getsockname()[1]},{both.straight.port}"
+        ports = f"{one.getsockname()[1]},{both.direct.port}"
         yield {"imdispatcher_db_host": "127.0.0.1,127.0.0.1", "imdispatcher_db_port": ports}
 
 
 @contextlib.contextmanager
 def standby_first(both):
     with standby(both) as options:
-        ports = f"{options['imdispatcher_db_port']},{both.straight.port}"
+        ports = f"{options['imdispatcher_db_port']},{both.direct.port}"
         yield {"imdispatcher_db_host": "127.0.0.1,127.0.0.1", "imdispatcher_db_port": ports}
 
 
@@ -189,7 +189,7 @@ def role_without_connect(both):
 
 @contextlib.contextmanager
 def not_needed(both):
-    yield {"own": {"port": both.straight.port}}
+    yield {"own": {"port": both.direct.port}}
 
 
 CASES = [

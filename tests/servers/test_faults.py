@@ -27,7 +27,7 @@ from bus_alt_connection.listener import catch_up
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import Postgres
 from ..stack.process import wait_until
-from ..stack.relay import Relay
+from ..stack.tcp_proxy import TcpProxy
 from .conftest import QUICK, settings_of
 
 
@@ -64,7 +64,7 @@ def kill(postgres):
 @contextlib.contextmanager
 def relayed(servers):
     """A relay on the direct way; yields it and the settings."""
-    relay = Relay((servers.postgres.host, servers.postgres.port))
+    relay = TcpProxy((servers.postgres.host, servers.postgres.port))
     try:
         yield relay, settings_of(servers, imdispatcher_db_port=relay.port)
     finally:
@@ -329,7 +329,7 @@ def test_the_password_changes(servers, listen):
 def other_server(servers):
     """A second server, which has the roles of the first."""
     server = Postgres(servers.folder / f"other-{secrets.token_hex(4)}").start()
-    server.create_role(servers.straight.user, servers.password)
+    server.create_role(servers.direct.user, servers.password)
     yield server
     server.remove()
 
@@ -350,7 +350,7 @@ def test_an_old_primary_that_stays_is_left_at_once(own_servers, other_server, li
     site = listen(own_servers, settings_of(own_servers, **hosts))
     site.wait_for("listening")
     other_server.start()
-    other_server.create_role(own_servers.straight.user, own_servers.password)
+    other_server.create_role(own_servers.direct.user, own_servers.password)
     own_servers.pgbouncer.move_to(other_server, lambda: None)
     site.wait_for("deaf")
     site.wait_for("listening", QUICK.probe_timeout)
@@ -395,7 +395,7 @@ def test_others_are_heard_but_its_own_notifies_go_elsewhere(
     site = listen(own_servers, times=times)
     site.wait_for("listening")
     own_servers.pgbouncer.move_to(other_server, lambda: None)
-    other_server.create_role(own_servers.straight.user, own_servers.password)
+    other_server.create_role(own_servers.direct.user, own_servers.password)
     begin = time.monotonic()
     while site.state != "deaf" and time.monotonic() < begin + limit:
         own_servers.postgres.execute("NOTIFY imbus, '[\"somebody else\"]'")
@@ -491,7 +491,7 @@ def test_a_server_that_hides_what_is_not_needed(own_servers, listen):
 def test_a_listening_role_that_may_not_write_and_several_hosts(own_servers, listen):
     own_servers.postgres.create_role("reader", "password-of-reader", "")
     own_servers.postgres.execute("ALTER ROLE reader SET default_transaction_read_only = on")
-    port = own_servers.straight.port
+    port = own_servers.direct.port
     options = {
         "imdispatcher_db_host": "127.0.0.1,127.0.0.1",
         "imdispatcher_db_port": f"{port},{port}",
@@ -505,7 +505,7 @@ def test_a_listening_role_that_may_not_write_and_several_hosts(own_servers, list
 def test_a_service_file_with_several_hosts(own_servers, standby, listen, monkeypatch):
     ports = f"{standby.port},{own_servers.postgres.port}"
     path = own_servers.folder / "services"
-    role = own_servers.straight
+    role = own_servers.direct
     path.write_text(
         f"[cluster]\nhost=127.0.0.1,127.0.0.1\nport={ports}\n"
         f"user={role.user}\npassword={role.password}\n"

@@ -15,7 +15,7 @@ from bus_alt_connection.integration.bus_protocol import is_valid_payload
 from bus_alt_connection.listener.listener import Failure, Listener
 
 from ..stack.process import wait_until
-from ..stack.relay import Relay
+from ..stack.tcp_proxy import TcpProxy
 from .conftest import CHANNEL, QUICK, Loop, settings_of
 
 
@@ -99,7 +99,7 @@ def test_the_log_says_what_it_reached(servers, listen, caplog):
     site.wait_for("listening")
     ((backend, name, _port),) = servers.postgres.listeners()
     assert name.startswith("odoo-") and name.endswith("-listener")
-    line = f"imbus: listening at 127.0.0.1:{servers.straight.port}, PostgreSQL 1"
+    line = f"imbus: listening at 127.0.0.1:{servers.direct.port}, PostgreSQL 1"
     assert line in caplog.text
     assert f"database postgres, backend {backend}" in caplog.text
 
@@ -109,7 +109,7 @@ def test_keepalives_are_on(servers, listen):
     site.wait_for("listening")
     ((_pid, _name, port),) = servers.postgres.listeners()
     # /proc/net/tcp, column "tr": 02 is the keepalive timer
-    ends = f":{port:04X}", f":{servers.straight.port:04X}"
+    ends = f":{port:04X}", f":{servers.direct.port:04X}"
     with open("/proc/self/net/tcp") as lines:
         rows = [line.split() for line in lines]
     (row,) = (row for row in rows if row[1].endswith(ends[0]) and row[2].endswith(ends[1]))
@@ -132,11 +132,11 @@ def test_over_a_socket_folder(servers, listen):
 
 
 def test_the_first_of_two_hosts_is_down(servers, listen):
-    port = f"1,{servers.straight.port}"
+    port = f"1,{servers.direct.port}"
     two = {"imdispatcher_db_host": "127.0.0.1,127.0.0.1", "imdispatcher_db_port": port}
     site = listen(servers, settings_of(servers, **two))
     site.wait_for("listening")
-    assert f"127.0.0.1:{servers.straight.port}," in site.status.where
+    assert f"127.0.0.1:{servers.direct.port}," in site.status.where
 
 
 def test_a_role_of_its_own(servers, listen):
@@ -209,7 +209,7 @@ def test_a_deaf_cron_listener_sends_no_probes_and_postgresql_shows_it(servers, t
         "SELECT pid FROM pg_stat_activity"
         " WHERE application_name LIKE '%-listener' AND query = 'LISTEN cron_trigger'"
     )
-    relay = Relay((servers.postgres.host, servers.postgres.port))
+    relay = TcpProxy((servers.postgres.host, servers.postgres.port))
     loop = Loop(table, "cron_trigger")
     with contextlib.closing(relay), contextlib.closing(loop.inbox), contextlib.closing(
         servers.postgres.connect()

@@ -24,7 +24,7 @@ from ..stack.odoo import CHECKOUT, ROLE
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import Postgres
 from ..stack.process import free_port, wait_until
-from ..stack.relay import Relay
+from ..stack.tcp_proxy import TcpProxy
 from .conftest import settings_of
 
 NOTIFY = "SELECT pg_notify('imbus', %s)"
@@ -167,7 +167,7 @@ def test_where_sessions_are_kept_it_is_closed_at_once(servers, make, subscriber)
 
 
 def test_straight_to_postgresql_it_is_closed_at_once(servers, make, subscriber):
-    outbox = make(servers, port=servers.straight.port)
+    outbox = make(servers, port=servers.direct.port)
     before = backends(servers.postgres)
     put(outbox, "straight")
     wait_until(lambda: not outbox.unconfirmed, "all is sent", 5, 0.001)
@@ -295,7 +295,7 @@ def test_a_packet_that_nobody_confirms(outbox):
 @pytest.mark.slow
 def test_a_firewall_has_forgotten_the_session(servers, make, subscriber):
     """It takes the packets, as the one that drops them does not: only an answer is missing."""
-    relay = Relay((servers.pooled.host, servers.pooled.port))
+    relay = TcpProxy((servers.pooled.host, servers.pooled.port))
     try:
         outbox = warm(make(servers, port=relay.port))
         relay.forget()

@@ -66,24 +66,24 @@ def test_a_standby_that_lags_is_named_first(servers):
     with standby(servers) as lagging:
         lagging.start()
         servers.postgres.execute(f"CREATE DATABASE {name}")
-        both = direct(servers, ["127.0.0.1"] * 2, [lagging.port, servers.straight.port])
+        both = direct(servers, ["127.0.0.1"] * 2, [lagging.port, servers.direct.port])
         with pytest.raises(psycopg2.OperationalError, match="does not exist"):
             Session({**both, "dbname": name})
         found = prove(both, settings_of(servers).pooled, name).parameters
-    assert found["port"] == str(servers.straight.port)
+    assert found["port"] == str(servers.direct.port)
     servers.pgbouncer.forget(name)
     servers.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_the_first_of_several_never_answers(servers):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        ports = [silent.getsockname()[1], servers.straight.port]
+        ports = [silent.getsockname()[1], servers.direct.port]
         timeout = {"imdispatcher_db_connect_timeout": TIMEOUT}
         both = direct(servers, ["127.0.0.1"] * 2, ports, **timeout)
         with pytest.raises(psycopg2.OperationalError, match="no answer"):
             Session(both)
         found = prove(both, settings_of(servers).pooled, "postgres").parameters
-        assert found["port"] == str(servers.straight.port)
+        assert found["port"] == str(servers.direct.port)
 
 
 def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
@@ -95,11 +95,11 @@ def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
 
     monkeypatch.setattr(hosts.socket, "getaddrinfo", getaddrinfo)
     with standby(servers, listen_addresses="127.0.0.2") as other:
-        other.port = servers.straight.port
+        other.port = servers.direct.port
         access = other.data / "pg_hba.conf"
         access.write_text(access.read_text().replace("127.0.0.1/32", "127.0.0.0/8"))
         other.start()
-        named = direct(servers, ["pg.example.com"], [servers.straight.port])
+        named = direct(servers, ["pg.example.com"], [servers.direct.port])
         found = prove(named, settings_of(servers).pooled, "postgres").parameters
     assert found["hostaddr"] == "127.0.0.1"
     assert found["host"] == "pg.example.com", "certificates are checked against it"
@@ -112,21 +112,21 @@ def test_a_name_has_the_address_of_a_standby_too(servers, monkeypatch):
 def test_a_service_file_keeps_its_hosts(servers, monkeypatch, tmp_path, hosts):
     """Variables for one address would meet the file's list of hosts."""
     path = tmp_path / "services"
-    ports = ",".join([str(servers.straight.port)] * (1 + hosts.count(",")))
+    ports = ",".join([str(servers.direct.port)] * (1 + hosts.count(",")))
     path.write_text(f"[cluster]\n{hosts}\nport={ports}\n")
     monkeypatch.setenv("PGSERVICEFILE", str(path))
     place = dict.fromkeys(("imdispatcher_db_host", "imdispatcher_db_port"), "")
     settings = settings_of(servers, imdispatcher_db_service="cluster", **place)
-    assert psql(servers, settings) == f"{servers.straight.port}\nf\n"
+    assert psql(servers, settings) == f"{servers.direct.port}\nf\n"
 
 
 def test_the_tools_get_the_primary_alone(servers):
     with standby(servers) as other:
         other.start()
         place = {"imdispatcher_db_host": "127.0.0.1,127.0.0.1"}
-        place["imdispatcher_db_port"] = f"{other.port},{servers.straight.port}"
+        place["imdispatcher_db_port"] = f"{other.port},{servers.direct.port}"
         where = psql(servers, settings_of(servers, **place))
-    assert where == f"{servers.straight.port}\nf\n"
+    assert where == f"{servers.direct.port}\nf\n"
 
 
 def test_a_refusal_in_another_encoding(servers):

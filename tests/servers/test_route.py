@@ -145,8 +145,8 @@ def test_auto_is_the_server_behind_the_pooler(servers):
 
 
 def test_auto_behind_nothing_is_db_host_itself(servers):
-    settings = settings_of(servers, own=servers.straight._asdict(), **AUTO)
-    assert found(settings, "postgres")["port"] == str(servers.straight.port)
+    settings = settings_of(servers, own=servers.direct._asdict(), **AUTO)
+    assert found(settings, "postgres")["port"] == str(servers.direct.port)
 
 
 def test_auto_with_a_port_where_no_server_is(servers):
@@ -245,7 +245,7 @@ def test_a_service_file_with_a_role_of_its_own(servers, monkeypatch, tmp_path):
     servers.postgres.create_role("listens_only", "another", "")
     path = tmp_path / "services"
     path.write_text(
-        f"[direct]\nhost=127.0.0.1\nport={servers.straight.port}\nuser=listens_only\npassword=another\n"
+        f"[direct]\nhost=127.0.0.1\nport={servers.direct.port}\nuser=listens_only\npassword=another\n"
     )
     monkeypatch.setenv("PGSERVICEFILE", str(path))
     place = dict.fromkeys(("imdispatcher_db_host", "imdispatcher_db_port"), "")
@@ -265,7 +265,7 @@ def test_a_service_in_odoos_environment(servers, monkeypatch, tmp_path):
     tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
     environ = tools.environ(os.environ.copy)
     assert "PGSERVICE" not in environ
-    assert environ["PGPORT"] == str(servers.straight.port)
+    assert environ["PGPORT"] == str(servers.direct.port)
 
 
 def test_a_tool_of_another_addon_gets_no_namesake(own_servers):

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from ..stack import silence
+from ..stack import silent_dns
 from ..stack.odoo import CHECKOUT
 
-RUN = "from tests.stack import silence; silence.main()"
+RUN = "from tests.stack import silent_dns; silent_dns.main()"
 
 
 @pytest.mark.parametrize(
@@ -19,15 +19,15 @@ RUN = "from tests.stack import silence; silence.main()"
     ids=["threads", "greenlets, as in Odoo's gevent process"],
 )
 def test_each_wait_has_an_end(servers, tmp_path, program):
-    if subprocess.run([*silence.enter(), "true"], stderr=subprocess.DEVNULL).returncode:
+    if subprocess.run([*silent_dns.enter(), "true"], stderr=subprocess.DEVNULL).returncode:
         pytest.skip("no namespaces here")
     told = {
         "folder": str(tmp_path),
-        "socket": {**servers.straight._asdict(), "host": str(servers.postgres.folder)},
-        "name": {"host": "a.example,b.example", "port": servers.straight.port},
+        "socket": {**servers.direct._asdict(), "host": str(servers.postgres.folder)},
+        "name": {"host": "a.example,b.example", "port": servers.direct.port},
     }
     done = subprocess.run(
-        [*silence.enter(), sys.executable, "-c", program],
+        [*silent_dns.enter(), sys.executable, "-c", program],
         input=json.dumps(told) + "\n",
         cwd=CHECKOUT,
         capture_output=True,
@@ -43,6 +43,6 @@ def test_each_wait_has_an_end(servers, tmp_path, program):
     assert "the name server did not answer within 1 s" in deaf["deaf"]
     assert deaf["after"] < 2, "one second for both names"
     (unknown,) = [one for one in said if "unknown" in one]
-    assert f"the name server did not answer within {silence.PROBE:g} s" in unknown["unknown"]
-    assert unknown["after"] < silence.PROBE + 2
+    assert f"the name server did not answer within {silent_dns.PROBE:g} s" in unknown["unknown"]
+    assert unknown["after"] < silent_dns.PROBE + 2
     assert end - said[-1]["end"] < 2, "the process ends at once"
