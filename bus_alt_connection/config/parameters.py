@@ -63,11 +63,6 @@ class Settings(NamedTuple):
     served: tuple = ()  # the databases that db_name names
 
     @property
-    def database_is_odoos(self) -> bool:
-        """Whether the system database is one that Odoo serves, as where there is no other."""
-        return self.database in self.served
-
-    @property
     def has_direct_settings(self) -> bool:
         """Whether anything is set that says where PostgreSQL is."""
         return any(option.startswith(DB_PREFIX) for option in self.given)
@@ -106,9 +101,7 @@ def _system_database(given: Mapping[str, Value], options: Mapping) -> str:
         # Odoo would NOTIFY in one and LISTEN in the other
         raise name.invalid(f"the same as db_system, which is {db_system!r}")
     served = served_databases(options)
-    if name and name.text in served and len(served) > 1:
-        raise name.invalid("a database that Odoo itself does not use (db_name names it)")
-    if name and name.text not in served and DEFAULT_DATABASE in served:
+    if name and name.text != DEFAULT_DATABASE and DEFAULT_DATABASE in served:
         # Odoo connects to both by the same name: it cannot be told which one is meant
         raise name.invalid("postgres, or nothing: it is Odoo's own database (db_name)")
     return name.text if name else db_system or DEFAULT_DATABASE

@@ -11,8 +11,9 @@ from typing import Callable
 import psycopg2
 
 from ..config.parameters import Settings, libpq_environ
+from ..config.timing import CHECK_TIMEOUT
 from ..postgres.proof import DirectConnections, NotProven
-from ..postgres.session import one_line
+from ..postgres.session import Session, one_line
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.manager")
 
@@ -26,12 +27,34 @@ NOT_DIRECT = (
 )
 
 
-def hide_system_database(settings: Settings, list_dbs, *args, **kwargs) -> list[str]:
-    """Return Odoo's databases without the system database, whatever its name."""
-    databases = list_dbs(*args, **kwargs)
-    if settings.database_is_odoos:
-        return databases
-    return [name for name in databases if name != settings.database]
+IS_ODOOS_SQL = "SELECT to_regclass('ir_module_module')::text"
+
+
+class DatabaseList:
+    """Odoo's databases without the system database, whatever its name.
+
+    Where an account has no other, the system database is one of Odoo's own, and stays.
+    """
+
+    def __init__(self, settings: Settings):
+        self._settings = settings
+        self._is_odoos: bool | None = None  # not known yet
+
+    def __call__(self, list_dbs, *args, **kwargs) -> list[str]:
+        """Return what Odoo lists (``list_dbs``), but for a system database that is not its own."""
+        databases, system = list_dbs(*args, **kwargs), self._settings.database
+        if system not in databases or self._stays():
+            return databases
+        return [name for name in databases if name != system]
+
+    def _stays(self) -> bool:
+        if self._is_odoos is None:
+            try:
+                with Session(self._settings.pooled, CHECK_TIMEOUT) as session:
+                    self._is_odoos = session.run(IS_ODOOS_SQL) != (None,)
+            except psycopg2.Error:
+                return True  # to list one too many does less harm
+        return self._is_odoos
 
 
 class Tools:

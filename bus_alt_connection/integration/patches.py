@@ -73,7 +73,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     """
     settings = runtime.settings
     tools = database_manager.Tools(settings, runtime.direct)
-    databases = functools.partial(database_manager.hide_system_database, settings)
+    databases = database_manager.DatabaseList(settings)
     pages = {ready.PATH: functools.partial(ready.respond, runtime)}
     if settings.metrics_enabled:
         pages[metrics.PATH] = functools.partial(metrics.respond, runtime)

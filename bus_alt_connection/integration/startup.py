@@ -4,19 +4,14 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import logging
 import os
 import sys
 
-import psycopg2
-
 import odoo
 
 from ..config import parameters
-from ..config.settings import DB_NAME, InvalidSetting
-from ..config.timing import CHECK_TIMEOUT
-from ..postgres.session import Session
+from ..config.settings import InvalidSetting
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection")
 
@@ -45,14 +40,7 @@ def load_settings() -> parameters.Settings:
     def connection_info(database):
         return odoo.sql_db.connection_info_for(database)[1]
 
-    settings = parameters.load(os.environ, odoo.tools.config.options, connection_info)
-    if DB_NAME in settings.given and not settings.database_is_odoos:
-        # the pooler may be down at start: then this is not checked
-        while_down = contextlib.suppress(psycopg2.Error, OSError)
-        with while_down, Session(settings.pooled, timeout=CHECK_TIMEOUT) as session:
-            if session.run("SELECT to_regclass('ir_module_module')") != (None,):
-                raise settings.given[DB_NAME].invalid("a database that Odoo itself does not use")
-    return settings
+    return parameters.load(os.environ, odoo.tools.config.options, connection_info)
 
 
 def start() -> None:

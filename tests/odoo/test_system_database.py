@@ -11,7 +11,8 @@ import requests
 from ..stack import manager, series
 from ..stack.deployment import running_deployment
 from ..stack.process import accepts
-from .conftest import running
+from .conftest import Site, running
+from .test_loading import upgrade
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +70,20 @@ def test_bad_names_stop_the_server(closed, name):
     assert f"in odoo.conf): {shown}" in done.stderr
 
 
-def test_a_database_of_odoos_own_stops_the_server(closed):
-    """Odoo would not show it any more."""
-    with closed.odoo(options=closed.direct_settings, named=False, start=False) as odoo:
+@pytest.mark.parametrize(
+    "workers", [0, pytest.param(2, marks=pytest.mark.slow)], ids=["threaded", "prefork"]
+)
+def test_an_account_that_has_odoos_own_database_alone(closed, workers):
+    """LISTEN and NOTIFY are in that one, which Odoo lists all the same."""
+    options = {**closed.direct_settings, **manager.OPTIONS, "max_cron_threads": 1}
+    with closed.odoo(workers=workers, options=options, named=False, start=False) as odoo:
         odoo.environ["IMDISPATCHER_DB_NAME"] = odoo.database
-        done = odoo.run("--stop-after-init", check=False, timeout=60)
-    lines = [line for line in done.stderr.splitlines() if " CRITICAL " in line]
-    assert len(lines) == 1
-    assert f"IMDISPATCHER_DB_NAME): '{odoo.database}'; allowed: a database that" in lines[0]
-    assert done.returncode != 0
+        odoo.start()
+        site = Site(closed, odoo)
+        assert site.deliver() == 100
+        assert f"database {site.odoo.database}, backend" in site.odoo.log()
+        if series.CRON_LISTENS:
+            assert site.starts(10) and site.starts(10)
+        upgrade(site.odoo, "bus")
+        assert len(manager.backup(site.odoo)) > 100_000
+        site.close()

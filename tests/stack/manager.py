@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import requests
@@ -13,19 +14,20 @@ MASTER_PASSWORD = "master-password"
 OPTIONS = {"admin_passwd": MASTER_PASSWORD, "list_db": True}
 
 
-def backup(odoo: Odoo, backup_format: str = "zip") -> bytes:
-    """Return a backup of the server's database."""
+def backup(odoo: Odoo, backup_format: str = "zip", database: str = "") -> bytes:
+    """Return a backup of the server's database, or of another one."""
     answer = requests.post(
         f"{odoo.url}/web/database/backup",
         data={
             "master_pwd": MASTER_PASSWORD,
-            "name": odoo.database,
+            "name": database or odoo.database,
             "backup_format": backup_format,
         },
         timeout=120,
     )
     if not answer.ok or "html" in answer.headers["Content-Type"]:
-        raise RuntimeError(f"no backup\n{odoo.process.tail()}")
+        why = " ".join(re.findall(r"error: [^<]*", answer.text))
+        raise RuntimeError(f"no backup: {html.unescape(why)}\n{odoo.process.tail()}")
     return answer.content
 
 

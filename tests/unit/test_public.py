@@ -16,6 +16,8 @@ PUBLIC = json.loads((HERE / "public-1.1.0.json").read_text(encoding="utf-8"))
 # texts of 1.1.0 that have changed since, each with the reason
 CHANGED = {
     "where PostgreSQL itself is; separate several hosts by commas": "auto",
+    "a database that Odoo itself does not use": "imdispatcher_db_name may name Odoo's own",
+    "a database that Odoo itself does not use (db_name names it)": "the same",
 }
 NEW_LOGGERS = {"odoo.addons.bus_alt_connection.manager"}
 

@@ -313,18 +313,9 @@ def test_certificates_of_the_system_bring_their_own_sslmode():
     assert parameters(imdispatcher_db_sslrootcert="/ca.pem")["sslmode"] == "prefer"
 
 
-@pytest.mark.parametrize("served", ["odoo,bus", ["odoo", "bus"]])
-def test_the_system_database_is_none_of_odoos_own(served):
-    with pytest.raises(InvalidSetting, match=r"imdispatcher_db_name.*db_name names it"):
-        load(imdispatcher_db_name="bus", db_name=served)
-    assert load(imdispatcher_db_name="bus", db_name=False).database == "bus"
-
-
-@pytest.mark.parametrize("served", ["shop", ["shop"]])
+@pytest.mark.parametrize("served", ["shop", ["shop"], "shop,other", False])
 def test_an_account_with_one_database_has_no_other_system_database(served):
-    settings = load(imdispatcher_db_name="shop", db_name=served)
-    assert settings.database == "shop" and settings.database_is_odoos
-    assert not load(imdispatcher_db_name="bus", db_name="odoo").database_is_odoos
+    assert load(imdispatcher_db_name="shop", db_name=served).database == "shop"
 
 
 @pytest.mark.parametrize("served", ["postgres", ["shop", "postgres"]])
@@ -332,7 +323,7 @@ def test_odoos_own_database_is_called_postgres(served):
     """Odoo connects to both by this name, so it cannot be told which one is meant."""
     with pytest.raises(InvalidSetting, match=r"imdispatcher_db_name.*Odoo's own database"):
         load(imdispatcher_db_name="bus", db_name=served)
-    assert load(imdispatcher_db_host="db", db_name=served).database_is_odoos
+    assert load(imdispatcher_db_host="db", db_name=served).database == "postgres"
 
 
 @pytest.mark.parametrize("host", ["auto", "AUTO", " auto "])
