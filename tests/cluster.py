@@ -272,7 +272,9 @@ def main():
     end_on_signals()
     with running_cluster() as cluster, contextlib.ExitStack() as stack:
         cron = {"max_cron_threads": 1}
-        servers = stack.enter_context(cluster.odoo(SERVERS, workers=WORKERS, options=cron))
+        servers = stack.enter_context(
+            cluster.odoo(SERVERS, arguments.auto, workers=WORKERS, options=cron)
+        )
         faults = ClusterFaults(cluster, servers)
         print(f"two prefork servers, a Patroni cluster of two\n\n{HEAD}", flush=True)
         failed = report(FAULTS, arguments, faults.measure, wrong, line_of)

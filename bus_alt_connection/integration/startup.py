@@ -8,8 +8,11 @@ import logging
 import os
 import sys
 
+import psycopg2
+
 import odoo
 
+from ..buscheck.databases import is_lent, try_auto
 from ..config import parameters
 from ..config.settings import InvalidSetting
 
@@ -71,4 +74,13 @@ def start() -> None:
             _logger.critical("bus_alt_connection cannot begin", exc_info=True)
             sys.exit(1)
     elif not odoo.evented:
-        _logger.warning(NOTHING_SET)
+        _logger.warning("%s%s", NOTHING_SET, _what_works(settings))
+
+
+def _what_works(settings: parameters.Settings) -> str:
+    """Return what would work here, once it was tried, or nothing; takes some seconds at most."""
+    try:
+        needed = is_lent(settings, settings.database)
+    except psycopg2.Error:
+        return ""
+    return f" {try_auto(settings)}" if needed else ""

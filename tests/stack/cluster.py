@@ -294,9 +294,15 @@ class Cluster:
             raise RuntimeError(done.stdout + done.stderr)
 
     @contextlib.contextmanager
-    def odoo(self, number: int, **options):
-        """So many Odoo servers on one database, set as the recipe has it."""
+    def odoo(self, number: int, auto: bool = False, **options):
+        """So many Odoo servers on one database, set as the recipe has it.
+
+        :param auto: name no host: the addon asks the pooled connection
+        """
         settings = {**options.pop("options", {}), **self.recipe.odoo}
+        if auto:
+            settings["imdispatcher_db_host"] = "auto"
+            settings.pop("imdispatcher_db_port", None)
         for name in ("db_host", "db_port"):
             # those of PgBouncer, which has a free port here
             settings.pop(name)

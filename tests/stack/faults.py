@@ -28,10 +28,11 @@ class FaultTarget:
     """A deployment whose direct connection can be broken.
 
     :param deployment: a deployment that runs at the other end of the wire
+    :param auto: name no host: the addon asks the pooled connection
     """
 
-    def __init__(self, deployment: Deployment, wire: Wire):
-        self.deployment = deployment
+    def __init__(self, deployment: Deployment, wire: Wire, auto: bool = False):
+        self.deployment, self.auto = deployment, auto
         self.wire = wire
         self.postgres = deployment.postgres
         self.proxy = None
@@ -53,11 +54,16 @@ class FaultTarget:
             folder = self.deployment.folder / "standby"
             self.standby = Postgres(folder, primary=self.postgres, wire=self.wire).start()
             ports.append(self.standby.port)
+        role = {
+            "imdispatcher_db_user": LISTENER,
+            "imdispatcher_db_password": self.listener_password,
+        }
+        if self.auto:
+            return {"imdispatcher_db_host": "auto", **role}
         return {
             "imdispatcher_db_host": ",".join([host] * len(ports)),
             "imdispatcher_db_port": ",".join(map(str, ports)),
-            "imdispatcher_db_user": LISTENER,
-            "imdispatcher_db_password": self.listener_password,
+            **role,
         }
 
     def close(self):
