@@ -4,6 +4,7 @@ All servers of a part run at once on one PostgreSQL, prefork, each with a databa
 PgBouncer of its own, and are measured in turn. Without PART everything is measured, and
 benchmarks/results.md written. Some parts are separate, with options of their own: ``./run bench
 backups`` is about pg_dump, ``updates`` about modules, ``queue_job`` about an addon beside,
+``proofs`` about direct connections,
 ``fleet`` about many Odoo servers, ``dashboard`` about what Grafana shows.
 """
 
@@ -16,7 +17,7 @@ import sys
 from tests.stack.deployment import running_deployment
 from tests.stack.process import end_on_signals
 
-from . import backups, dashboard, fleet, measures, outages, queue_job, results, updates
+from . import backups, dashboard, fleet, measures, outages, proofs, queue_job, results, updates
 from .setups import setups
 
 TWO_WORKERS = ("notification", "crowds", "bursts", "paced", "killed", "cron")
@@ -24,6 +25,7 @@ PARTS = (*TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
 SEPARATE = {
     "backups": backups.main,
     "updates": updates.main,
+    "proofs": proofs.main,
     "queue_job": queue_job.main,
     "fleet": fleet.main,
 }

@@ -134,11 +134,14 @@ def seconds_to_stop(odoo: Odoo) -> float:
 
 @contextlib.contextmanager
 def fault_target(auto: bool = False):
-    """A deployment with PostgreSQL at the other end of a wire."""
+    """A deployment with PostgreSQL at the other end of a wire, unless ``auto``."""
     with run_folder() as folder, contextlib.ExitStack() as stack:
-        wire = Wire(folder / "wire.log")
-        stack.callback(wire.remove)
-        target = FaultTarget(stack.enter_context(running_deployment(wire=wire)), wire, auto)
+        wire = None
+        if not auto:
+            # with auto the pooler's own way to PostgreSQL counts, which is a socket beside a wire
+            wire = Wire(folder / "wire.log")
+            stack.callback(wire.remove)
+        target = FaultTarget(stack.enter_context(running_deployment(wire=wire)), wire)
         stack.callback(target.close)
         yield target
 
@@ -372,8 +375,10 @@ def main():
             flush=True,
         )
         measured = functools.partial(measure, workers=workers, auto=arguments.auto)
-        # a proxy between Odoo and PostgreSQL is there only where it is named
-        faults = tuple(fault for fault in FAULTS if not (arguments.auto and fault.proxy))
+        # nothing is between Odoo and PostgreSQL where that is not named
+        faults = tuple(
+            fault for fault in FAULTS if not (arguments.auto and (fault.proxy or fault.wire))
+        )
         failed |= report(faults, arguments, measured, functools.partial(wrong, stop=stop), line_of)
         print()
     if not arguments.faults:

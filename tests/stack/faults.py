@@ -28,11 +28,11 @@ class FaultTarget:
     """A deployment whose direct connection can be broken.
 
     :param deployment: a deployment that runs at the other end of the wire
-    :param auto: name no host: the addon asks the pooled connection
+    :param wire: to it; None: name no host, the addon asks the pooled connection
     """
 
-    def __init__(self, deployment: Deployment, wire: Wire, auto: bool = False):
-        self.deployment, self.auto = deployment, auto
+    def __init__(self, deployment: Deployment, wire: Wire | None):
+        self.deployment = deployment
         self.wire = wire
         self.postgres = deployment.postgres
         self.proxy = None
@@ -58,7 +58,7 @@ class FaultTarget:
             "imdispatcher_db_user": LISTENER,
             "imdispatcher_db_password": self.listener_password,
         }
-        if self.auto:
+        if not self.wire:
             return {"imdispatcher_db_host": "auto", **role}
         return {
             "imdispatcher_db_host": ",".join([host] * len(ports)),
@@ -182,6 +182,7 @@ class Fault:
     :param at_start: it is there before Odoo starts
     :param proxy: it needs a ``TcpProxy`` in front of PostgreSQL
     :param standby: it needs a standby
+    :param wire: it needs a ``Wire`` between Odoo and PostgreSQL
     """
 
     name: str
@@ -192,6 +193,7 @@ class Fault:
     at_start: bool = False
     proxy: bool = False
     standby: bool = False
+    wire: bool = False
 
 
 FAULTS = (
@@ -202,7 +204,7 @@ FAULTS = (
     Fault("refused", refused, 10, proxy=True),
     Fault("reset", reset, 0.5, proxy=True),
     Fault("forgotten", forgotten, 30, silent=True, proxy=True),
-    Fault("black hole", black_hole, 30, silent=True),
+    Fault("black hole", black_hole, 30, silent=True, wire=True),
     Fault("deaf", deaf, 30, silent=True),
     Fault("PgBouncer restarted", pgbouncer_restarted, 3),
     Fault("restarted under load", restarted_under_load, 3),
