@@ -1,7 +1,7 @@
 """``./run faults --cluster``: what each fault of a Patroni cluster costs two Odoo servers.
 
 Ends with 1 where a figure is not what it must be. Both servers run in prefork mode on one
-database, set as the guide's recipe for Patroni has it. With one notification every 100 ms before,
+database, set as the recipe of docs/patroni.rst has it. With one notification every 100 ms before,
 while and after the fault:
 
 * committed, shown by neither or by one server alone (lost), shown twice;

@@ -2,7 +2,7 @@
 
 A row is one call of ``./run test -m smoke`` with other options. Its results go into
 ``docs/matrix.json``, with the date; rows that were not run this time stay as they are. The table
-in README is made of that file (``docs/make.py``).
+in docs/compatibility.rst is made of that file (``docs/make.py``).
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ need_sid() {
     touch "$BUS_ALT_SID/.complete"
 }
 
-# A browser for the tests of Odoo 19, Prometheus, and what checks the guide's recipes.
+# A browser for the tests of Odoo 19, Prometheus, and what checks the recipes of docs/.
 need_browser() {
     root=$BUS_ALT_CACHE/browser
     if [ ! -e "$root/.complete-2" ]; then

@@ -1,4 +1,7 @@
-"""The guide's Patroni cluster at a switchover; ``./run faults --cluster`` tries more."""
+"""The Patroni cluster of docs/patroni.rst at a switchover.
+
+``./run faults --cluster`` tries more.
+"""
 
 import os
 import subprocess
@@ -13,7 +16,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         series.NUMBER != 19 or "BUS_ALT_CLUSTER" not in os.environ,
-        reason="the guide's cluster is tried with Odoo 19.0 from Debian",
+        reason="the recipe's cluster is tried with Odoo 19.0 from Debian",
     ),
 ]
 

@@ -1,6 +1,6 @@
 """What a cron worker's listener adds to the virtual memory, which Odoo's limit_memory_soft counts.
 
-docs/guide.rst, "Sizing workers", has the figures.
+docs/sizing.rst, "Memory", has the figures.
 """
 
 import re

@@ -180,7 +180,7 @@ def test_a_runner_waits_for_the_lock_of_another(whole):
 
 
 def test_reconnect_ends_a_lock_that_was_left(whole):
-    """PgBouncer alone: what the guide tells to run does what it says."""
+    """PgBouncer alone: what the page tells to run does what it says."""
     left = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
     with whole.odoo(start=False) as odoo:
         pooled = dict(zip(("host", "port", "user", "password"), whole.pooled))

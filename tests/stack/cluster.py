@@ -1,4 +1,4 @@
-"""A Patroni cluster as in the guide's recipe: etcd, two PostgreSQL, HAProxy and PgBouncer.
+"""A Patroni cluster as in docs/patroni.rst: etcd, two PostgreSQL, HAProxy and PgBouncer.
 
 Each of three machines (``network.Lan``) has an etcd, two of them Patroni and its PostgreSQL.
 HAProxy, PgBouncer and Odoo run in the program's own namespace.
@@ -33,14 +33,14 @@ READ_ALL_FILES = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_searc
 
 
 class Recipe:
-    """The guide's recipe, with addresses in place of its names.
+    """That recipe, with addresses in place of its names.
 
     :param addresses: of the machines, the first one's first
     """
 
     def __init__(self, addresses: list[str]):
         self._addresses = addresses
-        patroni, haproxy, pgbouncer, conf = guide.section("docs/guide.rst", "Patroni")
+        patroni, haproxy, pgbouncer, conf = guide.page_blocks("docs/patroni.rst")
         self._patroni, self._haproxy = patroni.text, haproxy.text
         (self.pooled_host, self.pooled_port) = re.findall(
             r"^\* = host=(\S+) port=(\d+)$", pgbouncer.text, re.M

@@ -99,6 +99,11 @@ def blocks() -> list[Block]:
     return [found for page in PAGES for found in _blocks_of(page)]
 
 
+def page_blocks(page: str) -> list[Block]:
+    """Return the code blocks of one page, in order."""
+    return [one for one in blocks() if one.page == pathlib.Path(page).name]
+
+
 def section(page: str, title: str) -> list[Block]:
     """Return the code blocks of one section of a page, in order."""
     text = (CHECKOUT / page).read_text(encoding="utf-8")

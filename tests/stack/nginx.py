@@ -1,4 +1,4 @@
-"""nginx in front of a prefork Odoo, with the configuration that the guide shows."""
+"""nginx in front of a prefork Odoo, as in docs/nginx.rst."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ database default {{
 {users}}}
 """
 
-# what the guide says
+# what the pages say
 ODYSSEY_USER = """\
     user "{name}" {{
         authentication "scram-sha-256"
