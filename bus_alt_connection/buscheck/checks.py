@@ -58,8 +58,7 @@ def run(settings: Settings, needed: int, databases: Collection[str] = ()) -> lis
         findings, needs_direct = _check_pooled(settings, needed, databases)
     except psycopg2.Error as error:
         text, needs_direct = f"db_host and db_port: {one_line(error)}", True
-        advice = advise(text) if "no such database" in text else POOLED_ADVICE
-        findings = [Finding(Mark.FAILED, text, advice)]
+        findings = [Finding(Mark.FAILED, text, _advise_pooled(text))]
     if settings.has_direct_settings:
         direct = _check_direct(settings)
         findings += direct
@@ -71,6 +70,10 @@ def run(settings: Settings, needed: int, databases: Collection[str] = ()) -> lis
         text = "no imdispatcher_db_* setting is there"
         findings.append(Finding(Mark.FAILED, text, try_auto(settings) or NAME_POSTGRESQL))
     return findings
+
+
+def _advise_pooled(text: str) -> str:
+    return advise(text) if "no such database" in text else POOLED_ADVICE
 
 
 def _check_pooled(settings: Settings, needed: int, databases: Collection[str]) -> tuple:
@@ -98,7 +101,10 @@ def _check_direct(settings: Settings) -> list[Finding]:
     if status.state is not State.LISTENING:
         reason = status.reason or f"no answer within {CHECK_TOTAL_TIMEOUT:g} s"
         text = f"{DB_PREFIX}*: {status.state.value}: {reason}"
-        return [Finding(Mark.FAILED, text, advise(text, status.error))]
+        # where it listens, but nothing was sent, the reason is about the pooled connection
+        unsent = status.state is State.UNKNOWN
+        advice = _advise_pooled(text) if unsent else advise(text, status.error)
+        return [Finding(Mark.FAILED, text, advice)]
     default = "verify-full" if settings.listener.get("sslrootcert") == "system" else "prefer"
     mode = settings.listener.get("sslmode", default)
     heard = f"a NOTIFY on the pooled connection was heard at {status.where}"

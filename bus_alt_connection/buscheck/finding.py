@@ -30,7 +30,7 @@ ADVICE = {
         "PostgreSQL is full: raise max_connections, or lower the pooler's max_db_connections."
     ),
     "too many connections": "Raise the limit of the role or database (ALTER … CONNECTION LIMIT).",
-    "requirement failed": (
+    "method requirement": (
         "No password is sent in clear text or as MD5 to a server that was not named: name it in"
         " imdispatcher_db_host, let it ask for scram-sha-256, or set imdispatcher_db_sslmode ="
         " require."

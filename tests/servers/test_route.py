@@ -20,7 +20,7 @@ from ..stack.deployment import Servers
 from ..stack.odoo import ROLE
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import BIN, Postgres, server_environ
-from ..stack.process import wait_until
+from ..stack.process import give_to_servers, wait_until
 from .conftest import QUICK, settings_of
 
 AUTO = {"imdispatcher_db_host": "auto", "imdispatcher_db_port": ""}
@@ -183,7 +183,11 @@ def test_the_last_route_is_used_while_the_pooler_is_away(own_servers, listen):
     ((backend, _name, _port),) = own_servers.postgres.listeners()
     own_servers.pgbouncer.stop()
     own_servers.postgres.execute("SELECT pg_terminate_backend(%s)", [backend])
-    wait_until(lambda: own_servers.postgres.listeners() not in ([], [backend]), "it listens again")
+
+    def others() -> list:
+        return [pid for pid, _name, _port in own_servers.postgres.listeners() if pid != backend]
+
+    wait_until(others, "it listens again")
     assert site.state != "listening", "what the pooler does is not known"
     own_servers.pgbouncer.start()
     site.wait_for("listening")
@@ -298,3 +302,17 @@ def test_a_proof_leaves_nothing_behind(servers):
         prove(settings.direct, settings.pooled, "postgres")
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%-loading'"
     wait_until(lambda: servers.postgres.execute(query) == [(0,)], "its sessions are closed")
+
+
+def test_auto_where_the_pooler_is_reached_through_a_socket(own_servers):
+    """Pooler, PostgreSQL and Odoo are on one machine."""
+    folder = own_servers.folder / "sockets"
+    folder.mkdir()
+    give_to_servers(folder)
+    with pgbouncer(own_servers, f"unix_socket_dir = {folder}") as pooler:
+        settings = settings_of(own_servers, own={"host": folder, "port": pooler.port}, **AUTO)
+        parameters = found(settings, "postgres")
+        assert (parameters["host"], parameters["port"]) == (
+            "127.0.0.1",
+            str(own_servers.postgres.port),
+        )
