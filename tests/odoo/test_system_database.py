@@ -3,6 +3,7 @@
 A server with db_name looks into postgres before it loads any addon, so these have dbfilter.
 """
 
+import functools
 import re
 
 import pytest
@@ -10,9 +11,10 @@ import requests
 
 from ..stack import manager, series
 from ..stack.deployment import running_deployment
+from ..stack.odoo import DATABASE, ROLE
 from ..stack.process import accepts
 from .conftest import Site, running
-from .test_loading import upgrade
+from .test_loading import left_behind, upgrade
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +89,21 @@ def test_an_account_that_has_odoos_own_database_alone(closed, workers):
         upgrade(site.odoo, "bus")
         assert len(manager.backup(site.odoo)) > 100_000
         site.close()
+
+
+@pytest.mark.skipif(series.NUMBER < 15, reason="before 15.0 a load sets nothing")
+def test_odoos_own_database_is_called_postgres():
+    """It is the system database, too; nothing of a load stays on its pooled connections."""
+    with running_deployment() as servers:
+        execute = functools.partial(servers.postgres.execute, dbname="template1")
+        servers.pgbouncer.forget("postgres")
+        execute("ALTER DATABASE postgres RENAME TO away")
+        execute(f'CREATE DATABASE postgres TEMPLATE "{DATABASE}" OWNER "{ROLE}"')
+        options = {"imdispatcher_db_host": "auto", "dbfilter": "^postgres$", "max_cron_threads": 1}
+        with servers.odoo(named=False, start=False, workers=2, options=options) as odoo:
+            for page in range(3):
+                odoo.start()
+                for _time in range(6):
+                    requests.get(f"{odoo.url}/web/login?db=postgres&page={page}", timeout=60)
+                assert left_behind(servers, "postgres") == 0
+                odoo.stop()
