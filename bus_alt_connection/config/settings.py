@@ -38,15 +38,15 @@ DESCRIPTIONS = {
     DB_PREFIX + "port": ("its port: one, or one per host", "db_port"),
     DB_PREFIX + "user": ("the role that listens; it needs only CONNECT", "db_user"),
     DB_PREFIX + "password": (
-        "its password; Odoo's own is sent for ``db_user`` only",
+        "password of that role; Odoo's own counts only if the role is ``db_user``",
         "db_password",
     ),
     DB_PREFIX + "sslmode": ("how the connection is encrypted, in libpq's words", "db_sslmode"),
     DB_NAME: ("the system database, where Odoo sends LISTEN and NOTIFY", "postgres"),
-    ODOO_USER: ("Odoo's own role, if PostgreSQL knows ``db_user`` by another name", "db_user"),
+    ODOO_USER: ("the name of Odoo's role on PostgreSQL, if the pooler uses another one", "db_user"),
     ODOO_PASSWORD: ("its password, if PostgreSQL has another one than the pooler", "db_password"),
     METRICS_OPTION: (
-        "``True``: show metrics to Prometheus, and to whoever reaches the port",
+        "``True``: show metrics to Prometheus, and to all who reach the port",
         "False",
     ),
 }

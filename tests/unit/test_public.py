@@ -16,6 +16,9 @@ PUBLIC = json.loads((HERE / "public-1.1.0.json").read_text(encoding="utf-8"))
 # texts of 1.1.0 that have changed since, each with the reason
 CHANGED = {
     "where PostgreSQL itself is; separate several hosts by commas": "auto",
+    "its password; Odoo's own is sent for ``db_user`` only": "plainer",
+    "Odoo's own role, if PostgreSQL knows ``db_user`` by another name": "plainer",
+    "``True``: show metrics to Prometheus, and to whoever reaches the port": "plainer",
     "a database that Odoo itself does not use": "imdispatcher_db_name may name Odoo's own",
     "a database that Odoo itself does not use (db_name names it)": "the same",
 }
