@@ -76,9 +76,14 @@ class Tools:
     def restore(self, restore_db, *args, **kwargs):
         """Restore a database (``restore_db``).
 
-        :raises psycopg2.OperationalError: before it is created, where the servers differ
+        :raises NotProven: before it is created, where the servers differ
         """
-        self._direct.prove(self._settings.database)
+        try:
+            self._direct.prove(self._settings.database)
+        except NotProven:
+            raise
+        except psycopg2.OperationalError:
+            pass  # the role may not connect to this database; the new one is proven by itself
         with self._working_on(*args, **kwargs):
             return restore_db(*args, **kwargs)
 

@@ -316,3 +316,35 @@ def test_auto_where_the_pooler_is_reached_through_a_socket(own_servers):
             "127.0.0.1",
             str(own_servers.postgres.port),
         )
+
+
+def test_a_restore_is_refused_before_anything_is_made(own_servers):
+    """The pooler has moved; the server that is named still runs."""
+    other = Postgres(own_servers.folder / "other")
+    with contextlib.ExitStack() as stack:
+        other.start()
+        stack.callback(other.stop)
+        other.create_role(ROLE, own_servers.password)
+        settings = settings_of(own_servers)
+        own_servers.pgbouncer.move_to(other, lambda: None)
+        tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+        made: list = []
+        with pytest.raises(NotProven, match=f"127.0.0.1:{other.port}"):
+            tools.restore(lambda *names: made.append(names), "new", "a file")
+        assert not made
+
+
+def test_a_restore_by_a_role_that_may_not_enter_the_system_database(own_servers):
+    own_servers.postgres.execute("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
+    own_servers.postgres.create_role("pooler", "of-the-pooler")
+    own_servers.postgres.execute("GRANT CONNECT ON DATABASE postgres TO pooler")
+    with database(own_servers.postgres, "shop", "x"), pgbouncer(own_servers) as pooler:
+        local = pooler.folder / "local.ini"
+        server = f"host={own_servers.postgres.host} port={own_servers.postgres.port}"
+        entry = f"[databases]\npostgres = {server} user=pooler password=of-the-pooler\n"
+        local.write_text(local.read_text().replace("[databases]\n", entry))
+        pooler.admin("RELOAD")
+        settings = behind(own_servers, pooler)
+        tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+        environ = tools.restore(lambda *_names: tools.environ(os.environ.copy), "shop", "a file")
+        assert environ["PGPORT"] == str(own_servers.postgres.port)
