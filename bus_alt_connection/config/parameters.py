@@ -8,8 +8,8 @@ import re
 from typing import Callable, Mapping, NamedTuple
 
 import psycopg2
-from psycopg2.extensions import libpq_version
 
+from .libpq import ADDRESS_VARIABLES, PRIMARY, READ_WRITE, application_name
 from .settings import (
     AUTO,
     DB_NAME,
@@ -20,9 +20,6 @@ from .settings import (
     Value,
     read,
 )
-from .timing import MAX_WAIT
-
-NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
 
 # seconds and counts: a dead peer is found after 10 + 3 * 5 = 25 s
 DEFAULTS = {
@@ -38,18 +35,7 @@ INHERITED = ("host", "port", "user", "password", "sslmode")
 
 CREDENTIALS = {"user", "password", "passfile", "sslcert", "sslkey", "sslpassword"}
 
-# the address in the environment ("34.15. Environment Variables" of the libpq documentation)
-ADDRESS_VARIABLES = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT"}
-
-# what has no environment variable there, and what the tools have of their own: the database as an
-# argument, a name
-NO_VARIABLE = re.compile(r"keepalives.*|tcp_user_timeout|sslpassword|dbname|.*application_name")
-
 DEFAULT_DATABASE = "postgres"  # where Odoo sends LISTEN and NOTIFY
-
-# of several hosts: before libpq 14, and for tools that may be older, the one that can be written to
-READ_WRITE = "read-write"
-PRIMARY = "primary" if libpq_version() >= 140000 else READ_WRITE
 
 
 class Settings(NamedTuple):
@@ -180,35 +166,6 @@ def _is_other_role(parameters: Mapping[str, str], pooled: Mapping[str, str]) -> 
     return parameters.get("user", pooled.get("user")) != pooled.get("user")
 
 
-def application_name(pooled: Mapping[str, str], suffix: str) -> str:
-    """Return Odoo's ``application_name`` with a suffix that says what the session is for."""
-    # a process's number may have two characters more than {pid}
-    name = pooled["application_name"].encode()[: NAMEDATALEN - 3 - len(suffix)]
-    return name.decode(errors="ignore") + suffix
-
-
-def expand_pid(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters with this process's number in ``application_name``.
-
-    A worker is forked after the settings were read.
-    """
-    name = parameters["application_name"].replace("{pid}", str(os.getpid()))
-    return {**parameters, "application_name": name}
-
-
-def endpoint(parameters: Mapping[str, str]) -> str:
-    """Return where these parameters lead, as the log shows it."""
-    host = parameters.get("host") or parameters.get("hostaddr") or "libpq's default host"
-    if host == AUTO:
-        return "the server that the pooler leads to"
-    return f"{host}:{parameters.get('port', 5432)}"
-
-
-def connect_timeout(parameters: Mapping[str, str]) -> float:
-    """Return their ``connect_timeout`` in seconds; libpq takes 0 for no limit."""
-    return float(parameters["connect_timeout"]) or MAX_WAIT
-
-
 def _check_with_libpq(given: Mapping[str, Value], listener: Mapping[str, str]) -> None:
     """Let libpq itself check the parameters, without connecting anywhere.
 
@@ -240,15 +197,3 @@ def _blamed(given: Mapping[str, Value], refusal: str) -> Value:
     mentioned = {value: match.start() for value, match in matches.items() if match}
     default = Value(DB_PREFIX + "*", "", "odoo.conf and Odoo's own db_* settings")
     return min(mentioned, key=lambda value: mentioned[value], default=default)
-
-
-def libpq_environ(environ: Mapping[str, str], parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which pg_dump and its like go where these parameters say."""
-    # what stands there leads to the pooler; a service file beats all other variables
-    replaced = (*ADDRESS_VARIABLES.values(), "PGSERVICE")
-    result = {name: value for name, value in environ.items() if name not in replaced}
-    for keyword, value in parameters.items():
-        if not NO_VARIABLE.fullmatch(keyword):
-            short = keyword if keyword == "connect_timeout" else keyword.replace("_", "")
-            result["PG" + short.upper()] = value
-    return result

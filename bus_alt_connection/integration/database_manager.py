@@ -10,7 +10,8 @@ from typing import Callable
 
 import psycopg2
 
-from ..config.parameters import Settings, libpq_environ
+from ..config.libpq import libpq_environ
+from ..config.parameters import Settings
 from ..config.timing import CHECK_TIMEOUT
 from ..postgres.proof import DirectConnections, NotProven
 from ..postgres.session import Session, one_line

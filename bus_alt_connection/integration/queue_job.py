@@ -16,7 +16,8 @@ from typing import Callable, Mapping
 
 import odoo
 
-from ..config.parameters import Settings, application_name, endpoint, expand_pid
+from ..config.libpq import application_name, endpoint, expand_pid
+from ..config.parameters import Settings
 from ..postgres.proof import DirectConnections
 from .resolve import Resolution, import_attribute
 from .targets import QUEUE_JOB

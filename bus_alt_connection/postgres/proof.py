@@ -13,7 +13,7 @@ from typing import Iterator, Mapping
 
 import psycopg2
 
-from ..config.parameters import READ_WRITE, connect_timeout, expand_pid
+from ..config.libpq import READ_WRITE, connect_timeout, expand_pid
 from ..config.timing import PROOF_TIMEOUT
 from .hosts import KEYS, resolve_hosts
 from .route import Route, list_attempts, read_route

@@ -13,7 +13,8 @@ from typing import Mapping, NamedTuple
 import psycopg2
 from psycopg2.extensions import libpq_version
 
-from ..config.parameters import AUTO, connect_timeout
+from ..config.libpq import connect_timeout
+from ..config.settings import AUTO
 from ..config.timing import ROUTE_TIMEOUT
 from .hosts import PrimaryUnavailable
 from .pool_mode import PoolMode

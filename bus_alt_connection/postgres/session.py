@@ -19,7 +19,7 @@ from typing import Callable, Mapping, NamedTuple, Optional
 import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_WRITE
 
-from ..config.parameters import connect_timeout, endpoint, expand_pid
+from ..config.libpq import connect_timeout, endpoint, expand_pid
 from ..config.timing import POLL_INTERVAL
 from .hosts import PrimaryUnavailable, resolve_hosts
 from .wakeup import Wakeup

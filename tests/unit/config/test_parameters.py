@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from bus_alt_connection.config import parameters
-from bus_alt_connection.config.parameters import libpq_environ
+from bus_alt_connection.config.libpq import libpq_environ
 from bus_alt_connection.config.settings import InvalidSetting
 
 ODOO = {"host": "pooler", "port": 6432, "user": "odoo", "password": "odoo's", "sslmode": "prefer"}

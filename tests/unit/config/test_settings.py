@@ -7,7 +7,7 @@ import pytest
 
 from bus_alt_connection.config import parameters as libpq
 from bus_alt_connection.config import settings
-from bus_alt_connection.config.parameters import libpq_environ
+from bus_alt_connection.config.libpq import PRIMARY, libpq_environ
 from bus_alt_connection.config.settings import InvalidSetting
 
 HOST = "imdispatcher_db_host"
@@ -288,7 +288,7 @@ def test_blanks_beside_commas():
 
 def test_of_several_hosts_libpq_takes_the_primary():
     settings = load(imdispatcher_db_host="a,b")
-    assert settings.listener["target_session_attrs"] == libpq.PRIMARY
+    assert settings.listener["target_session_attrs"] == PRIMARY
     # pg_dump may be older than psycopg2's libpq
     assert settings.direct["target_session_attrs"] == "read-write"
     assert "target_session_attrs" not in parameters(imdispatcher_db_host="a")
@@ -360,7 +360,7 @@ def test_a_service_is_not_overruled_by_odoo(tmp_path, monkeypatch):
         **libpq.DEFAULTS,
         "application_name": "odoo-{pid}-listener",
         "service": "direct",
-        "target_session_attrs": libpq.PRIMARY,  # it may name several hosts
+        "target_session_attrs": PRIMARY,  # it may name several hosts
         "dbname": "postgres",
     }
     assert libpq_environ(ODOOS, settings.direct)["PGSERVICE"] == "direct"
