@@ -201,8 +201,7 @@ def measure(fault: Fault, workers: int, auto: bool) -> dict:
 
 
 def scenario(target, odoo, fault, happening, begun, messages, job) -> dict:
-    # a threaded server has one listener for bus and cron
-    number = 2 if series.CRON_LISTENS and odoo.workers else 1
+    number = 1  # for bus and cron
 
     def listeners():
         return len(target.postgres.listeners())

@@ -34,6 +34,8 @@ NO_POOLER_SEEN = (
     " not needed"
 )
 
+NEEDED = 1  # direct connections, for all processes of this Odoo
+
 MIXED_POOLER = (
     "is a pooler that keeps sessions for {}, but lends server connections for {}: backups, module"
     " updates and queue_job need this addon"
@@ -48,14 +50,13 @@ USED_CONNECTIONS_SQL = """
 """
 
 
-def run(settings: Settings, needed: int, databases: Collection[str] = ()) -> list[Finding]:
+def run(settings: Settings, databases: Collection[str] = ()) -> list[Finding]:
     """Return what was found.
 
-    :param needed: how many direct connections this Odoo opens
     :param databases: of Odoo's own, that are looked at
     """
     try:
-        findings, needs_direct = _check_pooled(settings, needed, databases)
+        findings, needs_direct = _check_pooled(settings, databases)
     except psycopg2.Error as error:
         text, needs_direct = f"db_host and db_port: {one_line(error)}", True
         findings = [Finding(Mark.FAILED, text, _advise_pooled(text))]
@@ -76,7 +77,7 @@ def _advise_pooled(text: str) -> str:
     return advise(text) if "no such database" in text else POOLED_ADVICE
 
 
-def _check_pooled(settings: Settings, needed: int, databases: Collection[str]) -> tuple:
+def _check_pooled(settings: Settings, databases: Collection[str]) -> tuple:
     """Return what the pooled connection is, and whether something needs a direct one."""
     with Session(settings.pooled, CHECK_TIMEOUT) as session:
         limit, used, listeners = session.run(USED_CONNECTIONS_SQL)
@@ -91,7 +92,7 @@ def _check_pooled(settings: Settings, needed: int, databases: Collection[str]) -
     else:
         kind = SESSION_POOLER if pooler else NO_POOLER_SEEN
     room = f"{used} of {limit} connections of PostgreSQL are in use, {listeners} by listeners"
-    room = f"{room}; this Odoo opens {needed} for its own"
+    room = f"{room}; this Odoo opens {NEEDED} for its own"
     found = Finding(Mark.OK, f"db_host and db_port: {endpoint} {kind}")
     return [found, Finding(Mark.NOTE, room)], bool(lent)
 

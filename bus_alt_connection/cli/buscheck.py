@@ -77,28 +77,24 @@ class Buscheck(Command):
         from odoo.addons.bus_alt_connection.config.settings import InvalidSetting
 
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection.integration import queue_job, resolve, startup, targets
+        from odoo.addons.bus_alt_connection.integration import queue_job, resolve, startup
 
         try:
             settings = startup.load_settings()
         except InvalidSetting as error:
             finish({"ok": False, "verdict": str(error)}, f"✗ {error}", 2, known.json)
-        config, resolution = odoo.tools.config, resolve.resolve()
+        resolution = resolve.resolve()
         failed = list(resolution.missing)
         if "bus_alt_connection" not in resolve.server_wide_modules():
             failed.append("bus_alt_connection is not in server_wide_modules (or --load, here too)")
-        # a threaded server has one connection for bus and cron
-        needed = 1
-        if config["workers"] and targets.CRON_WORKER in resolution.found:
-            needed += config["max_cron_threads"]
         findings = [finding.Finding(finding.Mark.FAILED, text) for text in failed]
         databases = list_databases(resolution) if known.all else settings.served
-        findings += checks.run(settings, needed, databases)
+        findings += checks.run(settings, databases)
         notes = list(resolution.unloadable)
         if settings.has_direct_settings:
             notes = queue_job.describe_target(settings, resolution) + notes
         if not is_in_the_file(loaded):
-            notes.append(NOT_IN_THE_FILE.format(config.rcfile, os.path.dirname(loaded)))
+            notes.append(NOT_IN_THE_FILE.format(odoo.tools.config.rcfile, os.path.dirname(loaded)))
         for path in others:
             notes.append(f"{path} has the same name and is not loaded: {loaded} comes first")
         findings += [finding.Finding(finding.Mark.NOTE, text) for text in notes]

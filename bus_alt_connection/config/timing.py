@@ -56,6 +56,14 @@ POLL_INTERVAL = 0.1
 CATCH_UP_PERIOD = 0.1
 CATCH_UP_JITTER = 0.3
 
+# one listener for the processes of a machine: how often its process shows that it is at work, after
+# which silence the others give it up, and how long they wait for its first answer
+LEAD_RENEWAL = 5.0
+LEAD_TIMEOUT = 20.0
+JOIN_TIMEOUT = 10.0
+STATUS_INTERVAL = 1.0  # between two packets that tell of proofs and counts alone
+JOIN_INTERVAL = 0.01  # until the next attempt, where another process was faster
+
 # the outbox
 ANSWER_TIMEOUT = 10.0  # connecting and each answer: a pooler that is paused gives it late
 POOL_MODE_TIMEOUT = 1.0  # connecting a second session, to see the pooler's pool mode

@@ -23,6 +23,7 @@ def make_inbox(row: ListenTarget) -> Inbox:
     return Inbox(
         row.channel,
         catch_up_while_deaf=True,
+        fixed_fileno=True,
         is_valid=is_valid,
         catch_up_payloads=catch_up_payloads,
     )

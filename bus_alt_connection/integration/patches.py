@@ -21,10 +21,13 @@ from .runtime import Runtime
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
 
-def install(settings: Settings) -> None:
-    """Send what needs a session of its own directly to PostgreSQL."""
+def install(settings: Settings, version: str) -> None:
+    """Send what needs a session of its own directly to PostgreSQL.
+
+    :param version: the addon's
+    """
     resolution = resolve()
-    runtime = Runtime(settings, resolution)
+    runtime = Runtime(settings, resolution, version)
     for line in resolution.missing:
         _logger.error("%s", line)
     for line in resolution.unloadable:

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from types import CodeType
 
+import odoo
+
 from ..config.parameters import DEFAULT_DATABASE, Settings
 from ..config.timing import STOP_TIMEOUT
+from ..listener.follow import Follower
 from ..listener.inbox import LISTEN, Inbox, ListenCursor
 from ..listener.listener import Listener
+from ..listener.sharing import Sharing
 from ..outbox.outbox import Outbox
 from ..postgres.proof import DirectConnections
 from . import bus, cron
@@ -54,32 +59,37 @@ class OutboxConnection:
 
 
 class Runtime:
-    """The addon's listener, outbox and module loading; one for each process."""
+    """The addon's listener, outbox and module loading; one for each process.
 
-    def __init__(self, settings: Settings, resolution: Resolution):
+    :param version: the addon's
+    """
+
+    def __init__(self, settings: Settings, resolution: Resolution, version: str):
         self.settings, self.targets = settings, resolution.found
         self.unpatched_listens: set = set()  # channels whose LISTEN went to an ordinary connection
-        self.listener: Listener | None = None
+        # workers are forked later; the gevent process is a program of its own
+        server = os.getppid() if odoo.evented else os.getpid()
+        self._sharing = Sharing(settings, version, server)
         self.outbox = Outbox(settings.pooled)
         self.direct = DirectConnections(settings.direct, settings.pooled)
         self.module_loading = ModuleLoading(self.direct)
         self._targets_by_code = {
             code_of(row): row for row in self.targets.values() if not isinstance(row, ReplaceTarget)
         }
-        self._lock = threading.Lock()  # guards listener
         self._have_listened: set = set()  # (thread, channel)
 
+    @property
+    def listener(self) -> Listener | Follower | None:
+        """What is known of this server's listener in this process."""
+        return self._sharing.listener
+
     def subscribe(self, inbox: Inbox) -> None:
-        """Let the listener of this process fill the inbox."""
+        """Let the inbox be filled."""
         # a thread that listened before was away for a moment
         listened = threading.get_ident(), inbox.channel
         inbox.needs_catch_up = inbox.needs_catch_up or listened in self._have_listened
         self._have_listened.add(listened)
-        with self._lock:
-            if self.listener is None or not self.listener.add(inbox):
-                listener = Listener(self.settings, inbox)
-                listener.start()  # may find no thread to be had
-                self.listener = listener
+        self._sharing.subscribe(inbox)
 
     # --- in place of functions of Odoo ----------------------------------------------
 

@@ -69,7 +69,7 @@ def start() -> None:
         from .patches import install
 
         try:
-            install(settings)
+            install(settings, version())
         except Exception:
             _logger.critical("bus_alt_connection cannot begin", exc_info=True)
             sys.exit(1)

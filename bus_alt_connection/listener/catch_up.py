@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from typing import Iterable
+from typing import Collection
 
 from ..config.timing import CATCH_UP_JITTER, CATCH_UP_PERIOD, NEVER
-from .inbox import Inbox
+from .inbox import AnyInbox
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
 
@@ -29,10 +29,16 @@ class CatchUp:
         self._uniform, self._due = uniform, 0.0
         self._pending: deque = deque()  # (inbox, payloads)
 
-    def schedule(self, now: float, inboxes: Iterable[Inbox]) -> None:
+    def schedule(self, now: float, inboxes: Collection[AnyInbox]) -> None:
         """Deliver to these inboxes, and forget what was scheduled before."""
-        self._pending.clear()
+        local = [inbox for inbox in inboxes if inbox.is_local]
         for inbox in inboxes:
+            if not inbox.is_local:
+                inbox.look()  # its process does the same there
+        if local:
+            self._pending.clear()
+            self._due = now + self._uniform(0, CATCH_UP_JITTER)
+        for inbox in local:
             inbox.needs_catch_up = False
             try:
                 self._pending += [(inbox, payloads) for payloads in inbox.catch_up_payloads()]
@@ -41,7 +47,13 @@ class CatchUp:
                 if type(error) not in _logged_errors:
                     _logged_errors.add(type(error))
                     _logger.exception("%s: what was missed is not looked for", inbox.channel)
-        self._due = now + self._uniform(0, CATCH_UP_JITTER)
+
+    def schedule_while_deaf(self, now: float, inboxes: Collection[AnyInbox]) -> None:
+        """Deliver to these inboxes, unless a long round is to be finished first."""
+        if not self.busy:
+            self.schedule(now, inboxes)
+            for inbox in inboxes:
+                inbox.needs_catch_up = True  # until it listens, there may be more
 
     def deliver_due(self, now: float) -> None:
         """Deliver what is due, if anything is."""

@@ -11,11 +11,20 @@ import contextlib
 import logging
 import re
 import threading
-from typing import Callable, Collection
+from typing import TYPE_CHECKING, Callable, Collection, Iterator, Mapping, Union
 
 from psycopg2.extensions import Notify
 
 from ..postgres.wakeup import Wakeup
+from .frames import heard
+
+if TYPE_CHECKING:
+    from .follow import Feed
+    from .lead import Peer
+
+    AnyInbox = Union["Inbox", Peer]
+else:
+    AnyInbox = object
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.inbox")
 
@@ -33,21 +42,26 @@ class Inbox:
     :param channel: that Odoo's function listens on
     :param catch_up_while_deaf: whether Odoo looks for what it missed also while nothing arrives,
         as the bus does; it then has something to look for from the start
+    :param fixed_fileno: whether its loop asks for ``fileno`` only once, as the bus does
     :param is_valid: tells of a payload whether Odoo's loop survives it
     :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it serves
     :param list_databases: returns the payloads for which ``ALL_DATABASES`` stands; called in Odoo's
         own thread, since it may have to wait for the database
     """
 
+    is_local, server = True, None  # unlike those of other processes (``lead.Peer``)
+
     def __init__(
         self,
         channel: str,
         catch_up_while_deaf: bool = False,
+        fixed_fileno: bool = False,
         is_valid: Callable[[str], bool] = lambda payload: True,
         catch_up_payloads: Callable[[], list[list[str]]] = lambda: [[ALL_DATABASES]],
         list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],
     ):
         self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
+        self.fixed_fileno = fixed_fileno
         self.catch_up_payloads = catch_up_payloads
         # the bus listens because a browser has subscribed, maybe a moment ago
         self.needs_catch_up = catch_up_while_deaf
@@ -55,6 +69,7 @@ class Inbox:
         self.closed = 0
         self.notifies: list = []
         self.on_close: Callable[[Inbox], None] | None = None
+        self.feed: Feed | None = None  # where Odoo's loop itself reads what a leader tells
         self._is_valid, self._list_databases = is_valid, list_databases
         self._wakeup = Wakeup()
         self._lock = threading.Lock()  # guards _arrived
@@ -75,10 +90,16 @@ class Inbox:
                 self._arrived.update(dict.fromkeys(valid))
             self._wakeup.wake()
 
+    def wake(self) -> None:
+        """Let Odoo's loop ask for ``fileno`` again."""
+        self._wakeup.wake()
+
     def fileno(self) -> int:
-        return self._wakeup.fileno()
+        return (self.feed or self._wakeup).fileno()
 
     def poll(self) -> None:
+        if self.feed:
+            self.feed.receive()
         self._wakeup.drain()
         with self._lock:
             arrived, self._arrived = dict(self._arrived), {}
@@ -88,6 +109,8 @@ class Inbox:
                 arrived.update(dict.fromkeys(self._list_databases()))
             except Exception as error:
                 self.needs_catch_up = True  # after the next probe again
+                if self.feed:
+                    self.feed.report_missed()
                 _logger.debug("%s: not caught up yet: %s", self.channel, error)
         # the cron loops of 15.0 to 18.0 never empty it; every loop reads it before it polls again
         self.notifies = [Notify(0, self.channel, payload) for payload in arrived]
@@ -98,6 +121,84 @@ class Inbox:
             if self.on_close:
                 self.on_close(self)
             self._wakeup.close()
+
+
+class Inboxes:
+    """The inboxes that a listener fills; any thread may change which these are."""
+
+    def __init__(self):
+        self._lock = threading.Lock()  # guards _all, which is replaced as a whole, and _closed
+        self._all: tuple[AnyInbox, ...] = ()
+        self._closed = self._joined = False
+
+    def __iter__(self) -> Iterator[AnyInbox]:
+        return iter(self._all)
+
+    def add(self, inbox: AnyInbox) -> bool:
+        """Add an inbox; return False where it is too late."""
+        with self._lock:
+            if not self._closed:
+                self._all = (*self._all, inbox)
+                self._joined = self._joined or (inbox.is_local and inbox.needs_catch_up)
+            return not self._closed
+
+    def take_joined(self) -> bool:
+        """Tell whether one was added, since this was asked, that waits for a probe."""
+        with self._lock:
+            joined, self._joined = self._joined, False
+        return joined
+
+    def remove(self, inbox: AnyInbox) -> bool:
+        """Remove an inbox, and return whether it was the last of this process: no other comes."""
+        with self._lock:
+            self._all = tuple(kept for kept in self._all if kept is not inbox)
+            self._closed = self._closed or not any(kept.is_local for kept in self._all)
+            return self._closed
+
+    def close(self) -> list[AnyInbox]:
+        """Take no inbox any more, and return those of this process."""
+        with self._lock:
+            self._closed = True
+        return [inbox for inbox in self if inbox.is_local]
+
+    def deliver(self, payloads: Mapping[str, list]) -> None:
+        """Deliver to each what has arrived on its channel.
+
+        Other processes come first: once a loop of this process wakes, it competes for the GIL.
+        """
+        for channel, arrived in payloads.items():
+            peers = [one for one in self if one.channel == channel and not one.is_local]
+            packets = list(heard(arrived)) if peers else []
+            for peer in peers:
+                peer.deliver(packets)
+        for inbox in self:
+            if inbox.is_local:
+                inbox.deliver(payloads.get(inbox.channel, []))
+
+    def miss(self) -> None:
+        """Note that each may have missed something."""
+        for inbox in self:
+            inbox.needs_catch_up = True
+
+    def missed(self) -> list[AnyInbox]:
+        """Return those whose function of Odoo may have missed something."""
+        return [inbox for inbox in self if inbox.needs_catch_up]
+
+    def while_deaf(self) -> list[AnyInbox]:
+        """Return those whose function of Odoo has something to do while deaf."""
+        return [inbox for inbox in self if inbox.catch_up_while_deaf]
+
+    def remote_count(self) -> int:
+        """Return how many are of other processes."""
+        return sum(not inbox.is_local for inbox in self)
+
+    def channels(self) -> tuple[str, ...]:
+        """Return all channels."""
+        return tuple(sorted({inbox.channel for inbox in self}))
+
+    def channels_of(self, server: int | None) -> list[str]:
+        """Return the channels of a server's processes; None: of this process's server."""
+        return sorted({inbox.channel for inbox in self if inbox.server == server})
 
 
 class ListenCursor(contextlib.AbstractContextManager):

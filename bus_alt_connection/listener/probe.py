@@ -7,10 +7,12 @@ import secrets
 from concurrent.futures import Future
 from typing import Callable, Mapping, NamedTuple
 
-from ..config.timing import PROBE_SEND_TIMEOUT
+from ..config.timing import PROBE_SEND_TIMEOUT, Timing
 from ..postgres.background import in_background
 from ..postgres.proof import CHANNEL, NOTIFY_SQL
 from ..postgres.session import ServerIdentity, Session
+from .probe_schedule import Action, ProbeSchedule
+from .session import ListenSession
 
 
 class Probe(NamedTuple):
@@ -39,3 +41,69 @@ def send_probe(
     taken = in_background("probe", notify)
     taken.add_done_callback(lambda _future: on_done())
     return Probe(payload, taken)
+
+
+class Prober:
+    """Sends the probes of a listener when they are due (``probe_schedule``).
+
+    :param parameters: libpq's, of the pooled connection
+    :param send: sends a probe
+    :param wake: called once PostgreSQL has taken a probe, or has not
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, str],
+        timing: Timing,
+        send: Callable[..., Probe],
+        wake: Callable[[], object],
+    ):
+        self.schedule = ProbeSchedule(timing)
+        self._parameters, self._timing, self._send, self._wake = parameters, timing, send, wake
+        self._probe: Probe | None = None  # on its way
+        self._notified_server: ServerIdentity | None = None  # took the last probe
+        self._rotation = 0  # which address comes first
+
+    def answer(self, now: float, early: bool) -> Future | None:
+        """Return the answer to the probe that is on its way, once it is there.
+
+        :param early: something may have been missed, and waits for the pooled connection
+        """
+        if self._probe is None or not self._probe.taken.done():
+            return None
+        taken, self._probe = self._probe.taken, None
+        if taken.exception():
+            self._rotation += 1
+            self.schedule.not_sent(now, early)
+        else:
+            self._notified_server = taken.result()
+            self.schedule.sent(now)
+        return taken
+
+    def listening(self, now: float) -> None:
+        """A session listens, or listens on more channels."""
+        self._probe = None
+        self.schedule.listening(now)
+
+    def lost(self, now: float, listened: bool, probing: bool) -> None:
+        """There is no session.
+
+        :param listened: there was one that listened
+        :param probing: send probes all the same
+        """
+        if listened:
+            self._probe = None
+        self.schedule.lost(now, probing)
+
+    def run_due(self, now: float, session: ListenSession | None) -> None:
+        """Send a probe, if one is due.
+
+        :raises ProbeTimeout: where one did not arrive in the session
+        """
+        action = self.schedule.next_action(now)
+        if action is Action.SEND:
+            self._probe = self._send(self._parameters, self._rotation, self._wake)
+            self.schedule.sending(now, self._probe.payload)
+        elif action is Action.RECONNECT:
+            timeout = self._timing.probe_timeout
+            raise session.explain_missed_probe(self._notified_server, timeout)

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from typing import Iterable, Mapping
 
+from psycopg2.extensions import Notify
+
 from ..postgres.hosts import PrimaryUnavailable
 from ..postgres.route import Router
-from ..postgres.session import OnWait, ServerIdentity, Session
+from ..postgres.session import OnWait, ServerIdentity, Session, one_line
 from ..postgres.wakeup import Wakeup
+from .status import Failure
 
 STANDBY = "{} is a standby, which cannot LISTEN: name the primary in imdispatcher_db_host, or all"
 POOLER = "{} is a pooler, not PostgreSQL (it lent backend {} to a session that began as backend {})"
@@ -127,3 +130,24 @@ class ListenSession(Session):
             names = notified.database, own.database
             return AnotherDatabaseError(text + ANOTHER_DATABASE.format(*names))
         return ProbeTimeout(f"{text} within {seconds:g} s: it does not answer any more")
+
+
+def by_channel(notifications: Iterable[Notify]) -> dict[str, list[str]]:
+    """Return the payloads of each channel, oldest first."""
+    payloads: dict[str, list[str]] = {}
+    for notification in notifications:
+        payloads.setdefault(notification.channel, []).append(notification.payload)
+    return payloads
+
+
+def classify(error: Exception, session: ListenSession | None) -> tuple[Failure, str]:
+    """Return what an error means, and its text for the log.
+
+    :param session: that it ended, if there was one
+    """
+    if isinstance(error, ProbeTimeout):
+        return Failure.DEAF, one_line(error)
+    if session:
+        return Failure.LOST, f"{session.endpoint}: {one_line(error)}"
+    unavailable = isinstance(error, PrimaryUnavailable)
+    return Failure.NOT_THERE if unavailable else Failure.REFUSED, one_line(error)

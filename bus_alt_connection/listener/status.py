@@ -41,6 +41,15 @@ class State(enum.Enum):
     DEAF = "deaf"
 
 
+class Failure(enum.Enum):
+    """Why a session, or an attempt to open one, failed; as the metrics name it."""
+
+    LOST = "lost"
+    DEAF = "deaf"  # it received nothing, though it was there
+    REFUSED = "refused"
+    NOT_THERE = "not_there"
+
+
 class RateLimit:
     """A token bucket: so many at once, then one in each period (seconds)."""
 
@@ -59,10 +68,13 @@ class RateLimit:
 
 
 class ListenerStatus:
-    """What is known of one listener; the caller tells the time (monotonic seconds)."""
+    """What is known of one listener; the caller tells the time (monotonic seconds).
 
-    def __init__(self, timing: Timing):
-        self._timing = timing
+    :param quiet: log nothing: another process of the server does
+    """
+
+    def __init__(self, timing: Timing, quiet: bool = False):
+        self._timing, self._quiet = timing, quiet
         self.state = State.STARTING
         self.channels: tuple[str, ...] = ()  # on which it has to listen
         self.where = self.reason = ""  # the session; why notifications may not arrive
@@ -71,7 +83,7 @@ class ListenerStatus:
         self.round_trip: float | None = None  # of the last probe of its own, seconds
         self.reminder = NEVER  # when there is something to log again
         self._deaf_since: float | None = None
-        self._logged = True  # whether the present problem was
+        self._logged = not quiet  # whether the present problem was
         self._rate_limit = RateLimit(LOG_BURST, timing.log_interval)
 
     @property
@@ -97,7 +109,7 @@ class ListenerStatus:
             took = 1000 * (round_trip or 0)
             _logger.info("%s: %s at %s, heard after %.0f ms", self._names, text, where, took)
         self.state, self.reason, self.error = State.LISTENING, "", None
-        self.reminder, self._deaf_since, self._logged = NEVER, None, True
+        self.reminder, self._deaf_since, self._logged = NEVER, None, not self._quiet
 
     def mark_unknown(self, now: float, where: str, reason: str) -> None:
         """The listener listens, but its probe was not taken."""
@@ -115,6 +127,8 @@ class ListenerStatus:
             self._log_problem(now, logging.ERROR, text)
 
     def _log_problem(self, now: float, level: int, text: str) -> None:
+        if self._quiet:
+            return
         self._logged = self._rate_limit.allows(now)
         if self._logged:
             _logger.log(level, "%s", text)

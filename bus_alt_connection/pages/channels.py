@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Do notifications arrive on each channel of this process, as far as known?"""
+"""Do notifications arrive on each channel of this server, as far as this process knows?"""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ class Channel(NamedTuple):
 
 
 def list_channels(runtime, expected: Collection[str]) -> list[Channel]:
-    """Return the state of each channel of this process.
+    """Return the state of each channel that the processes of this server share a listener for.
 
     :param runtime: what the addon has in this process (``integration.runtime.Runtime``)
-    :param expected: channels on which it has to listen
+    :param expected: channels on which this process has to listen
     """
     listener, unpatched = runtime.listener, runtime.unpatched_listens
     alive = listener and listener.is_alive()
     status = listener.status if alive else ListenerStatus(DEFAULT_TIMING)
     age = None if status.proven is None else round(time.monotonic() - status.proven, 1)
     stale = status.state is State.LISTENING and age > STALE_AFTER
+    own = listener.channels if alive else ()
     channels = []
-    for channel in sorted({*status.channels, *expected, *unpatched}):
+    for channel in sorted({*own, *expected, *unpatched}):
         state = status.state if channel in status.channels else State.STARTING
         if stale or channel in unpatched:
             state = State.DEAF

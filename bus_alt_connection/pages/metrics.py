@@ -23,6 +23,8 @@ METRICS = {
     "odoo_listener_reconnects_total": "Sessions and attempts to connect that failed, by reason.",
     "odoo_listener_notifications_total": "Notifications that were heard.",
     "odoo_listener_probe_seconds": "Seconds that the last probe took through the pooler and back.",
+    "odoo_listener_leads": "1 while the direct connection is this process's own, else 0.",
+    "odoo_listener_followers": "Inboxes of other processes that are filled from that connection.",
     "odoo_notify_pending": "NOTIFY of commits of this process that are not confirmed yet.",
     "odoo_notify_failures_total": "Attempts to send NOTIFY that failed; each is made again.",
 }
@@ -50,6 +52,9 @@ def respond(runtime, expected: Collection[str]) -> Response:
                 labels = {"channel": name, "reason": reason.value}
                 add("odoo_listener_reconnects_total", number, **labels)
     # the workers behind one port answer in turn: each has figures of its own
+    if listener:
+        add("odoo_listener_leads", int(listener.leads), pid=os.getpid())
+        add("odoo_listener_followers", listener.followers, pid=os.getpid())
     add("odoo_notify_pending", runtime.outbox.unconfirmed, pid=os.getpid())
     add("odoo_notify_failures_total", runtime.outbox.failures, pid=os.getpid())
 

@@ -19,5 +19,8 @@ def respond(runtime, expected: Collection[str]) -> Response:
     ready = all(channel.ready for channel in channels)
     status = "200 OK" if ready else "503 Service Unavailable"
     listeners = [channel._asdict() for channel in channels]
-    content = json.dumps({"ready": ready, "listeners": listeners})
+    shown = {"ready": ready, "listeners": listeners}
+    if runtime.listener:
+        shown.update(leads=runtime.listener.leads, followers=runtime.listener.followers)
+    content = json.dumps(shown)
     return Response(content, status, content_type="application/json")

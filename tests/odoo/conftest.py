@@ -14,6 +14,9 @@ from ..stack.deployment import Deployment, running_deployment
 from ..stack.odoo import Odoo, Sender
 from ..stack.process import wait_until
 
+# servers whose settings differ share no listener
+OWN_LISTENER = {"imdispatcher_db_connect_timeout": 9}
+
 BOTH = pytest.mark.parametrize("mode", ["threaded", "prefork"])
 
 
@@ -95,7 +98,8 @@ def running(whole: Deployment, db=None, **options):
 @pytest.fixture(scope="session")
 def threaded(deployment):
     """A threaded server with the addon, set in odoo.conf, with two cron threads."""
-    options = {**deployment.direct_settings, **manager.OPTIONS, "max_cron_threads": 2}
+    own = {**OWN_LISTENER, "max_cron_threads": 2}
+    options = {**deployment.direct_settings, **manager.OPTIONS, **own}
     with running(deployment, options=options) as site:
         yield site
 
@@ -103,7 +107,8 @@ def threaded(deployment):
 @pytest.fixture(scope="session")
 def prefork(deployment):
     """A prefork server with the addon, set in the environment, with two cron workers."""
-    environ = {key.upper(): str(value) for key, value in deployment.direct_settings.items()}
+    set_there = {**deployment.direct_settings, "imdispatcher_db_connect_timeout": 8}
+    environ = {key.upper(): str(value) for key, value in set_there.items()}
     options = {"max_cron_threads": 2}
     with running(deployment, workers=2, environ=environ, options=options) as site:
         yield site

@@ -52,7 +52,8 @@ def test_it_proves_the_path_before_anybody_subscribes(site):
     assert site.odoo.ready().headers["Content-Type"] == "application/json"
     # strangers learn no names
     for query in ("?verbose", "?verbose=1&debug=1"):
-        assert site.odoo.ready(query).json().keys() == {"ready", "listeners"}
+        known = {"ready", "listeners", "leads", "followers"}
+        assert site.odoo.ready(query).json().keys() == known
 
 
 def test_an_http_worker_has_no_listeners(prefork):
@@ -91,16 +92,19 @@ def test_other_methods(site):
 
 
 @pytest.mark.skipif(not series.CRON_LISTENS, reason="no cron listener before 15.0")
-def test_postgresql_shows_which_cron_workers_listen(prefork):
-    workers = wait_until(
-        lambda: re.findall(r"WorkerCron \((\d+)\) alive", prefork.odoo.log()), "workers"
-    )
+def test_it_speaks_for_cron(prefork):
+    def states():
+        return {one["channel"]: one["state"] for one in prefork.odoo.ready().json()["listeners"]}
 
-    def listening():
-        rows = prefork.postgres.execute(block("sql", "cron_trigger"))
-        return {row[0] for row in rows} >= {f"odoo-{pid}-listener" for pid in workers}
+    expected = dict.fromkeys(("cron_trigger", "imbus"), "listening")
+    wait_until(lambda: states() == expected, "both are shown")
 
-    wait_until(listening, "each listens")
+
+def test_postgresql_shows_which_process_listens(prefork):
+    wait_until(lambda: prefork.odoo.ready().ok, "ready")
+    rows = prefork.postgres.execute(block("sql", "backend_start"))
+    names = {f"odoo-{process.pid}-listener" for process in prefork.odoo.tree()}
+    assert len([row for row in rows if row[0] in names]) == 1
 
 
 @BOTH

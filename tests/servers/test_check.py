@@ -227,7 +227,7 @@ def test_case(servers, case, good, says):
     with case(servers) as options:
         begin = time.monotonic()
         settings = settings_of(servers, **options)
-        shown = report(settings, checks.run(settings, 1))
+        shown = report(settings, checks.run(settings))
         took = time.monotonic() - begin
     text = format_report(shown)
     assert re.search(says, text), text
@@ -243,22 +243,21 @@ def test_case(servers, case, good, says):
 def test_nothing_is_set(servers):
     settings = settings_of(servers)._replace(given={})
     assert (
-        "no imdispatcher_db_* setting is there"
-        in report(settings, checks.run(settings, 1))["verdict"]
+        "no imdispatcher_db_* setting is there" in report(settings, checks.run(settings))["verdict"]
     )
 
 
 def test_room_is_a_remark(servers, listen):
     listen(servers).wait_for("listening")
     settings = settings_of(servers)
-    findings = checks.run(settings, 3)
+    findings = checks.run(settings)
     (room,) = [finding for finding in findings if "are in use" in finding.text]
     assert room.mark is Mark.NOTE
-    assert "1 by listeners; this Odoo opens 3 for its own" in room.text
+    assert "1 by listeners; this Odoo opens 1 for its own" in room.text
 
 
 def test_it_leaves_no_session_behind(servers):
-    checks.run(settings_of(servers), 1)
+    checks.run(settings_of(servers))
     deadline = time.monotonic() + 5
     while servers.postgres.listeners() and time.monotonic() < deadline:
         time.sleep(0.05)

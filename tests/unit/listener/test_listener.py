@@ -214,7 +214,9 @@ def test_what_was_missed_is_looked_for_once_a_probe_was_taken(world, walk):
 def test_while_it_is_deaf_the_bus_looks_again_and_again(world, walk):
     world.connect_error = psycopg2.OperationalError("refused")
     rounds: list = []
-    walk.listener._inboxes[0].catch_up_payloads = lambda: rounds.append(world.now) or [["all"]]
+    next(iter(walk.listener.inboxes)).catch_up_payloads = lambda: (
+        rounds.append(world.now) or [["all"]]
+    )
     walk(200.0)
     pauses = [later - earlier for earlier, later in zip(rounds, rounds[1:])]
     assert rounds[0] - 100.0 <= 1.5
@@ -228,3 +230,14 @@ def test_what_arrives_reaches_the_inbox_of_its_channel(world, walk):
     inbox.poll()
     assert '[["db","a"]]' in [notify.payload for notify in inbox.notifies]
     assert listener.notification_counts == {"imbus": 1, "another": 1}
+
+
+def test_an_inbox_that_joins_late_is_told_to_look_at_once(world, walk):
+    other = Inbox("imbus", catch_up_payloads=lambda: [["everything"]])
+    other.needs_catch_up = True
+    world.at(112.0, lambda: walk.listener.add(other))
+    walk(113.5)
+    other.poll()
+    assert [notify.payload for notify in other.notifies] == ["everything"]
+    assert len(world.listens) == 1
+    other.close()

@@ -31,6 +31,9 @@ def listener(**attributes):
     return types.SimpleNamespace(
         status=status,
         is_alive=lambda: True,
+        channels=["cron_trigger", "imbus"],
+        leads=True,
+        followers=3,
         notification_counts=Counter(imbus=7),
         failure_counts={Failure.LOST: 1, Failure.DEAF: 0},
         **attributes,
@@ -48,6 +51,9 @@ def test_each_channel_of_a_listener():
         for reason, number in (("lost", 1), ("deaf", 0)):
             name = f'odoo_listener_reconnects_total{{channel="{channel}",reason="{reason}"}}'
             assert samples[name] == number
+    pid = os.getpid()
+    assert samples[f'odoo_listener_leads{{pid="{pid}"}}'] == 1
+    assert samples[f'odoo_listener_followers{{pid="{pid}"}}'] == 3
 
 
 def test_a_deaf_one():

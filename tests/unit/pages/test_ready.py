@@ -10,8 +10,12 @@ from bus_alt_connection.pages import ready
 
 
 def runtime(status=None, alive=True, unpatched=()):
-    listener = types.SimpleNamespace(status=status, is_alive=lambda: alive) if status else None
-    return types.SimpleNamespace(listener=listener, unpatched_listens=set(unpatched))
+    listener = types.SimpleNamespace(
+        status=status, is_alive=lambda: alive, leads=False, followers=2, channels=["imbus"]
+    )
+    return types.SimpleNamespace(
+        listener=listener if status else None, unpatched_listens=set(unpatched)
+    )
 
 
 def listening(ago=1.0) -> ListenerStatus:
@@ -43,6 +47,6 @@ def test_unauthenticated_clients_learn_no_places_and_no_reasons():
     status.mark_deaf(time.monotonic(), "10.0.0.5:5432: password authentication failed")
     said = json.loads(ready.respond(runtime(status), []).get_data())
     (imbus,) = said.pop("listeners")
-    assert said == {"ready": False}
+    assert said == {"ready": False, "leads": False, "followers": 2}
     assert 0.9 < imbus.pop("proven_seconds_ago") < 2
     assert imbus == {"channel": "imbus", "state": "deaf"}

@@ -1,0 +1,129 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""What a leader and its followers tell each other: one JSON text in each packet. No I/O here.
+
+======== ======== ====================================================================
+frame    from     says
+======== ======== ====================================================================
+Hello    follower on which channel, and whether it has missed something already
+Missed   follower it could not look at everything yet
+Status   leader   its state, its last proof and its counts; the answer to Hello, too
+Heard    leader   payloads that arrived on the channel
+Look     leader   something was missed: look at everything
+======== ======== ====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Iterable, Iterator, NamedTuple, Union
+
+from .status import State
+
+# bytes of a packet; and of payloads in one, of which each may have 8,000, as JSON six times that
+MAX_FRAME = 1 << 17
+MAX_PAYLOADS = 1 << 16
+
+# what may stand in the leader's LISTEN
+CHANNEL = re.compile(r"[a-z_]{1,63}")
+
+
+class ProtocolError(Exception):
+    """What came is no frame that may come there."""
+
+
+class Hello(NamedTuple):
+    """The first frame of a follower."""
+
+    channel: str
+    server: int  # the same for all processes of one Odoo server
+    missed: bool  # it has something to look for
+    while_deaf: bool  # it looks for what it missed also while nothing arrives
+    wants_status: bool
+
+
+class Missed(NamedTuple):
+    """The follower has not looked at everything: tell it again once it may work."""
+
+
+class Status(NamedTuple):
+    """What the leader knows of its session; the times are seconds."""
+
+    state: str
+    reason: str
+    where: str
+    proven_ago: float | None
+    round_trip: float | None
+    channels: list[str]  # that the processes of the follower's server listen on
+    notifications: dict[str, int]  # by channel
+    failures: dict[str, int]  # by reason
+    followers: int
+    pid: int
+    server: int
+
+
+class Heard(NamedTuple):
+    """Payloads that arrived."""
+
+    payloads: list[str]
+
+
+class Look(NamedTuple):
+    """Look at everything."""
+
+
+Frame = Union[Hello, Missed, Status, Heard, Look]
+
+_SECONDS = (int, float, type(None))
+_TYPES: dict = {
+    Hello: (str, int, bool, bool, bool),
+    Missed: (),
+    Status: (str, str, str, _SECONDS, _SECONDS, list, dict, dict, int, int, int),
+    Heard: (list,),
+    Look: (),
+}
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in _TYPES}
+
+
+def encode(frame: Frame) -> bytes:
+    """Return a frame as the bytes of one packet."""
+    return json.dumps([type(frame).__name__, *frame], separators=(",", ":")).encode()
+
+
+def decode(data: bytes) -> Frame:
+    """Return the frame of a packet.
+
+    :raises ProtocolError: where it is none
+    """
+    try:
+        name, *fields = json.loads(data)
+        kind = _KINDS[name]
+        types = _TYPES[kind]
+        valid = len(fields) == len(types) and all(map(isinstance, fields, types))
+        if valid and kind is Hello:
+            valid = bool(CHANNEL.fullmatch(fields[0]))
+        elif valid and fields:
+            if kind is Status:
+                State(fields[0])
+            texts = fields[0] if kind is Heard else fields[5]
+            valid = all(isinstance(text, str) for text in texts)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ProtocolError(f"not a frame: {data[:40]!r}") from error
+    if not valid:
+        raise ProtocolError(f"not a frame: {data[:40]!r}")
+    return kind(*fields)
+
+
+def heard(payloads: Iterable[str]) -> Iterator[bytes]:
+    """Return packets with these payloads, equal ones once, each as large as a packet may be."""
+    batch: list[str] = []
+    size = 0
+    for payload in dict.fromkeys(payloads):
+        length = 6 * len(payload)
+        if batch and size + length > MAX_PAYLOADS:
+            yield encode(Heard(batch))
+            batch, size = [], 0
+        batch.append(payload)
+        size += length
+    if batch:
+        yield encode(Heard(batch))
