@@ -74,7 +74,8 @@ LEND_TIMEOUT = 1.0  # how long an idle session is lent to commits before it is l
 STOP_TIMEOUT = 2.0  # stopping
 TCP_USER_TIMEOUT_MS = 2000  # milliseconds until the kernel gives up a peer that confirms nothing
 
-# /ready: a listener without a proof for so long hangs itself; one is due every 11 s
+# /ready: without a proof for so long, the listener itself hangs, as one is due every 11 s; or there
+# never was one, as where the pooler does not know the system database
 STALE_AFTER = 90.0
 
 # buscheck: each address, each probe, all together

@@ -10,8 +10,8 @@ unknown    it listens, but the pooled connection took no NOTIFY   WARNING
 deaf       notifications are not received                         ERROR
 ========== ====================================================== =======
 
-Three problems may be logged at once, then one a minute; one that was not logged is logged once it
-has lasted a minute.
+At most three problems are logged in a burst, then one per minute. A problem that is held back is
+logged when it has lasted a minute.
 """
 
 from __future__ import annotations
@@ -77,13 +77,16 @@ class ListenerStatus:
         self._timing, self._quiet = timing, quiet
         self.state = State.STARTING
         self.channels: tuple[str, ...] = ()  # on which it has to listen
-        self.where = self.reason = ""  # the session; why notifications may not arrive
-        self.error: BaseException | None = None  # of which the reason tells
-        self.proven: float | None = None  # when it was last proven that they do
+        self.where = ""  # the session
+        self.reason = ""  # why notifications may not arrive
+        self.error: BaseException | None = None  # the error with that reason
+        self.proven: float | None = None  # when notifications were last proven to arrive
+        self.unknown_since: float | None = None
         self.round_trip: float | None = None  # of the last probe of its own, seconds
         self.reminder = NEVER  # when there is something to log again
         self._deaf_since: float | None = None
-        self._logged = not quiet  # whether the present problem was
+        # whether the log shows the present problem: only then its end is logged, too
+        self._logged = not quiet
         self._rate_limit = RateLimit(LOG_BURST, timing.log_interval)
 
     @property
@@ -113,9 +116,9 @@ class ListenerStatus:
 
     def mark_unknown(self, now: float, where: str, reason: str) -> None:
         """The listener listens, but its probe was not taken."""
-        self.where, self.reason = where, reason
+        self.where, self.reason, self.error = where, reason, None
         if self.state is not State.UNKNOWN:
-            self.state = State.UNKNOWN
+            self.state, self.unknown_since = State.UNKNOWN, now
             self._log_problem(now, logging.WARNING, NOT_KNOWN % (self._names, where, reason))
 
     def mark_deaf(self, now: float, reason: str, error: BaseException | None = None) -> None:
@@ -132,8 +135,9 @@ class ListenerStatus:
         self._logged = self._rate_limit.allows(now)
         if self._logged:
             _logger.log(level, "%s", text)
-        once = self._logged and self.state is State.UNKNOWN
-        self.reminder = NEVER if once else now + self._timing.log_interval
+        self.reminder = now + self._timing.log_interval
+        if self._logged and self.state is State.UNKNOWN:
+            self.reminder = NEVER  # it is logged once
 
     def remind(self, now: float) -> None:
         """Log, once a minute, that nothing is received; and what was not logged before."""

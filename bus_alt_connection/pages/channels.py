@@ -23,6 +23,13 @@ class Channel(NamedTuple):
         return self.state in (State.LISTENING.value, State.UNKNOWN.value)
 
 
+def _is_stale(status: ListenerStatus, now: float) -> bool:
+    """Tell whether there was no proof for so long that none is to be expected."""
+    if status.state is State.UNKNOWN and status.proven is None:
+        return now - status.unknown_since > STALE_AFTER
+    return status.state is State.LISTENING and now - status.proven > STALE_AFTER
+
+
 def list_channels(runtime, expected: Collection[str]) -> list[Channel]:
     """Return the state of each channel that the processes of this server share a listener for.
 
@@ -32,8 +39,9 @@ def list_channels(runtime, expected: Collection[str]) -> list[Channel]:
     listener, unpatched = runtime.listener, runtime.unpatched_listens
     alive = listener and listener.is_alive()
     status = listener.status if alive else ListenerStatus(DEFAULT_TIMING)
-    age = None if status.proven is None else round(time.monotonic() - status.proven, 1)
-    stale = status.state is State.LISTENING and age > STALE_AFTER
+    now = time.monotonic()
+    age = None if status.proven is None else round(now - status.proven, 1)
+    stale = _is_stale(status, now)
     own = listener.channels if alive else ()
     channels = []
     for channel in sorted({*own, *expected, *unpatched}):

@@ -50,3 +50,23 @@ def test_unauthenticated_clients_learn_no_places_and_no_reasons():
     assert said == {"ready": False, "leads": False, "followers": 2}
     assert 0.9 < imbus.pop("proven_seconds_ago") < 2
     assert imbus == {"channel": "imbus", "state": "deaf"}
+
+
+def unknown(ago: float) -> ListenerStatus:
+    status = ListenerStatus(Timing())
+    status.mark_starting(("imbus",))
+    status.mark_unknown(time.monotonic() - ago, "10.0.0.5:5432", "no such database: postgres")
+    return status
+
+
+def test_what_never_was_proven_is_not_ready_for_ever():
+    """The pooler does not know the database that NOTIFY is sent in."""
+    assert status_code(unknown(STALE_AFTER - 1)) == "200"
+    assert status_code(unknown(STALE_AFTER + 1)) == "503"
+
+
+def test_what_was_proven_once_may_wait_for_the_pooler():
+    """A load balancer that takes the server away takes the pages away, too."""
+    status = listening(600)
+    status.mark_unknown(time.monotonic() - 500, "10.0.0.5:5432", "refused")
+    assert status_code(status) == "200"
