@@ -64,7 +64,7 @@ def replace_db_connect(runtime: Runtime) -> None:
 
     @functools.wraps(original)
     def db_connect(*args, **kwargs):
-        caller = sys._getframe(1).f_code  # the function of Odoo that calls db_connect
+        caller = sys._getframe(1)  # the function of Odoo that calls db_connect
         return runtime.connect(caller, original, *args, **kwargs)
 
     odoo.sql_db.db_connect = db_connect
@@ -97,7 +97,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     start_bus = functools.partial(bus.start_bus, runtime.targets.get(targets.BUS_LOOP))
     replacements = {
         targets.STATEMENTS: runtime.execute,
-        targets.MODULE_UPDATES: runtime.module_loading.load_modules,
+        targets.MODULE_UPDATES: runtime.load_modules,
         targets.REGISTRY_LOCKS: runtime.module_loading.new_registry,
         targets.REQUESTS: Middleware(pages, start_bus),
         targets.WEBSOCKETS: websockets_16.wake,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ..stack import neighbours, series
+from ..stack.odoo import CHECKOUT, ROLE
+from ..stack.users import LoadingSessions
+from .conftest import running
 
 CLASS = "Application" if series.NUMBER >= 16 else "Root"
 
@@ -104,3 +107,57 @@ def test_what_cannot_be_replaced_is_one_line_and_stays(tmp_path):
     assert len(lines) == 1, done.stderr
     assert "/bus_alt_connection/ready" in lines[0]
     assert "Root" not in done.stderr or CLASS == "Root"
+
+
+# as odoo/sql_db.py does it, but through no function of ours
+REPLACED_CONNECT = """
+import odoo.sql_db
+def db_connect(to, *args, **kwargs):
+    if odoo.sql_db._Pool is None:
+        odoo.sql_db._Pool = odoo.sql_db.ConnectionPool(16)
+    name, info = odoo.sql_db.connection_info_for(to)
+    return odoo.sql_db.Connection(odoo.sql_db._Pool, name, info)
+odoo.sql_db.db_connect = db_connect
+"""
+WRAPPED_CONNECT = """
+import odoo.sql_db
+own = odoo.sql_db.db_connect
+def db_connect(*args, **kwargs):
+    return own(*args, **kwargs)
+odoo.sql_db.db_connect = db_connect
+"""
+
+
+def with_neighbour(deployment, folder, order: str, post_load: str, **options) -> dict:
+    """Options of an Odoo server that loads an addon with this code, too."""
+    name = neighbours.addon(folder, "neighbour", post_load)
+    modules = ",".join([series.SERVER_WIDE, *in_order(order, name)])
+    settings = {**deployment.direct_settings, "server_wide_modules": modules, **options}
+    return {"options": settings, "addons_path": f"{series.ADDONS},{CHECKOUT},{folder}"}
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_db_connect_is_wrapped_by_another_addon(deployment, tmp_path, order):
+    options = with_neighbour(deployment, tmp_path, order, WRAPPED_CONNECT, max_cron_threads=1)
+    with running(deployment, **options) as site:
+        assert site.deliver(5) == 5
+        assert site.odoo.ready().status_code == 200
+        if series.CRON_LISTENS:
+            assert site.starts(10)
+        with LoadingSessions(deployment) as watched:
+            site.odoo.run("-u", "bus", "--stop-after-init", "--no-http")
+        assert watched.roles == {ROLE}
+        assert "went t" not in site.odoo.log()
+
+
+def test_db_connect_is_replaced_by_another_addon(deployment, tmp_path):
+    """Updates have their session all the same; of what has not, the log tells."""
+    options = with_neighbour(deployment, tmp_path, "after", REPLACED_CONNECT)
+    with running(deployment, **options) as site:
+        site.deliver(1, timeout=2)
+        site.says("LISTEN imbus went to an ordinary connection")
+        assert "NOTIFY imbus went through an ordinary connection" in site.sender.log.read_text()
+        if series.NUMBER >= 15:
+            with LoadingSessions(deployment) as watched:
+                site.odoo.run("-u", "bus", "--stop-after-init", "--no-http")
+            assert watched.roles == {ROLE}
