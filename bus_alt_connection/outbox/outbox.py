@@ -35,6 +35,7 @@ from ..postgres.hosts import PrimaryUnavailable
 from ..postgres.pool_mode import PoolMode
 from ..postgres.session import UNINTERRUPTED, Session, one_line
 from ..postgres.wakeup import Stopped, Wakeup
+from .counts import Counts, SharedCounts
 from .session import NotifySession, look_up
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.outbox")
@@ -69,6 +70,9 @@ class Outbox:
     ):
         self._parameters, self._clock = parameters, clock
         self._connect, self._connect_other, self._make_wakeup = connect, connect_other, wakeup
+        self._shared: SharedCounts | None = None
+        with contextlib.suppress(OSError):
+            self._shared = SharedCounts()
         self._reset()
         os.register_at_fork(before=self._before_fork, after_in_child=self._reset)
         atexit.register(self.close, timing.STOP_TIMEOUT)
@@ -94,6 +98,8 @@ class Outbox:
         self._backoff, self._failing = Backoff(times), False
         self._dropped_before = 0  # up to the last outage
         self._wakeup: Wakeup | None = None  # of the thread
+        if self._shared:
+            self._shared.begin()
 
     def _before_fork(self) -> None:
         """Close the idle session, so that no other process has its socket, too."""
@@ -112,6 +118,18 @@ class Outbox:
         """How many statements are not confirmed yet."""
         return len(self._pending) + len(self._in_flight)
 
+    def _publish(self) -> Counts:
+        """Let the other processes of this server know the counts, and return them."""
+        counts = Counts(self.unconfirmed, self.failures, self.refused, self.dropped)
+        if self._shared:
+            self._shared.write(counts)
+        return counts
+
+    def counts_of_all(self) -> dict[int, Counts]:
+        """Return what the processes of this server have counted, by their number."""
+        own = self._publish()
+        return {os.getpid(): own, **(self._shared.read() if self._shared else {})}
+
     def put(self, query, params=None) -> None:
         """Take a statement, and send it at once where the pooler takes it at once."""
         key, statement = (repr(query), repr(params)), (query, params)
@@ -126,6 +144,7 @@ class Outbox:
             _logger.error("more than %d NOTIFY wait: the oldest are dropped", MAX_PENDING)
         if not self._send_now(key):
             self._need_thread()
+        self._publish()
 
     def _send_now(self, key: tuple) -> bool:
         """Send what waits, in the thread that commits; tell whether it needs no other thread."""
@@ -201,9 +220,11 @@ class Outbox:
     def _is_done(self) -> bool:
         """Tell whether nothing waits; the next statement that does needs another thread."""
         with self._lock:
-            if not self.unconfirmed:
+            done = not self.unconfirmed
+            if done:
                 self._thread = None
-            return not self.unconfirmed
+        self._publish()
+        return done
 
     # --- sending, by the thread that has ``_sending`` ---------------------------------
 
