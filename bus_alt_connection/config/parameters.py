@@ -17,6 +17,8 @@ from .settings import (
     METRICS_OPTION,
     ODOO_PASSWORD,
     ODOO_USER,
+    SECRET,
+    Secret,
     Value,
     read,
 )
@@ -103,7 +105,11 @@ def _pooled(
     connection_info: Mapping[str, object], database: str, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the parameters of Odoo's own connections, as text."""
-    pooled = {name: str(value) for name, value in connection_info.items() if value}
+    pooled = {
+        name: Secret(value) if SECRET.search(name) else str(value)
+        for name, value in connection_info.items()
+        if value
+    }
     pooled["dbname"] = pooled.pop("database", database)
     for keyword, variable in ADDRESS_VARIABLES.items():
         # libpq would take it too, but wait for a name server without limit

@@ -76,6 +76,24 @@ KUBERNETES = re.compile(
 )
 
 
+# of forks of OCA's addon, for the connection of cron
+CRON_DB = re.compile(r"cron_db_\w+|(ODOO_)?CRON_DB_\w+")
+CRON_DB_IGNORED = "ignored %s: cron, too, listens where the settings imdispatcher_db_* say"
+
+LINE_END = "%s (from %s) ends with a line end, which is not taken for a part of it"
+
+FILE = "_file"  # what the names of environment variables with the path of a secret end in
+
+
+class Secret(str):
+    """A password: what shows local variables, in a log or in a report of an error, hides it."""
+
+    def __repr__(self) -> str:
+        return "'(hidden)'"
+
+    __sentry_repr__ = __repr__  # what the SDK of Sentry calls, which takes texts as they are
+
+
 class InvalidSetting(ValueError):
     """A setting that cannot work; its text is one line for the operator."""
 
@@ -116,6 +134,9 @@ def read(environ: Mapping[str, str], options: Mapping) -> dict[str, Value]:
         if option.startswith(PREFIX) and str(text).strip().lower() not in ("", "none", "false"):
             found[option] = Value(option, str(text), f"{option} in odoo.conf")
     found.update(_from_environ(environ))
+    ignored = [name for name in (*options, *environ) if CRON_DB.fullmatch(name)]
+    if ignored:
+        _logger.warning(CRON_DB_IGNORED, ", ".join(sorted(ignored)))
     if KEEP_NOTIFY_1_0 in found or KEEP_NOTIFY_1_0 in options:
         _logger.warning("%s has no effect any more: remove it", KEEP_NOTIFY_1_0)
         found.pop(KEEP_NOTIFY_1_0, None)
@@ -133,6 +154,9 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Value]:
             ignored.append(name)
         elif match and text.strip():
             option = PREFIX + match.group(2).lower()
+            if option.endswith(FILE) and SECRET.search(option):
+                option = option[: -len(FILE)]
+                text = _read_secret(Value(option, text, f"environment variable {name}"))
             if option in found and found[option].text != text:
                 other = name[len("ODOO_") :]
                 _logger.warning("%s and %s are both set and differ: %s counts", other, name, name)
@@ -146,13 +170,31 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Value]:
     return found
 
 
+def _read_secret(path: Value) -> str:
+    """Return the text of a file with a password, as images of Odoo take it.
+
+    :raises InvalidSetting: where it cannot be read
+    """
+    try:
+        with open(path.text.strip(), encoding="utf-8") as file:
+            return file.read().rstrip("\r\n")
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise path.invalid(f"a file that can be read ({why})") from None
+
+
 def _validated(value: Value) -> Value:
     option, keyword = value.option, value.keyword
     if option not in DESCRIPTIONS and not (option.startswith(DB_PREFIX) and is_keyword(keyword)):
         raise InvalidSetting(
             f"unknown setting {option} (from {value.source}): {_suggestion(option)}"
         )
-    if not SECRET.search(option):
+    if SECRET.search(option):
+        text = value.text.rstrip("\r\n")
+        if text != value.text:
+            _logger.warning(LINE_END, option, value.source)
+        value = value._replace(text=Secret(text))
+    else:
         # libpq takes a blank beside a comma for a part of the name
         parts = value.text.split(",") if keyword in ("host", "port") else [value.text]
         value = value._replace(text=",".join(part.strip() for part in parts))

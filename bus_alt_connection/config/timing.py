@@ -70,7 +70,9 @@ POOL_MODE_TIMEOUT = 1.0  # connecting a second session, to see the pooler's pool
 POOL_MODE_MORE_TIMEOUT = 0.25  # a third one, where several poolers may be behind one address
 POOL_MODE_TTL = 600.0  # how long that is believed
 IDLE_TIMEOUT = 60.0  # a session without use
-LEND_TIMEOUT = 1.0  # how long an idle session is lent to commits before it is looked after
+COMMIT_CONNECT_TIMEOUT = 0.25  # how long a commit waits, at most, for a session
+COMMIT_TIMEOUT = 0.05  # and for an answer; a thread waits on
+OUTBOX_MAX_DELAY = 1.5  # between attempts: what waits leaves soon after the pooler is back
 STOP_TIMEOUT = 2.0  # stopping
 TCP_USER_TIMEOUT_MS = 2000  # milliseconds until the kernel gives up a peer that confirms nothing
 

@@ -15,14 +15,19 @@ from ..config.parameters import Settings
 from ..pages import metrics, ready
 from ..pages.middleware import Middleware
 from . import bus, cron, database_manager, queue_job, targets, websockets_16
-from .resolve import import_attribute, resolve
+from .resolve import Resolution, consequence, function_of, owner_of, resolve
 from .runtime import Runtime
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
 
+NOT_REPLACED = "bus_alt_connection cannot replace {0.module}.{0.function} ({0.name}): {1!r}: {2}"
+
+
 def install(settings: Settings, version: str) -> None:
     """Send what needs a session of its own directly to PostgreSQL.
+
+    A function that cannot be replaced stays as it is, with one line that says what it means.
 
     :param version: the addon's
     """
@@ -33,14 +38,26 @@ def install(settings: Settings, version: str) -> None:
     for line in resolution.unloadable:
         _logger.warning("%s", line)
     # the gevent process, which has no runner of queue_job, would log it a second time
-    for line in [] if odoo.evented else queue_job.describe_target(settings, resolution):
-        _logger.info("%s", line)
+    if not odoo.evented:
+        _describe_queue_job(settings, resolution)
     replacements = _replacements(runtime)
     for row in resolution.found.values():
-        if row.name == targets.CONNECTIONS:
-            replace_db_connect(runtime)
-        elif isinstance(row, targets.ReplaceTarget):
-            replace(row, replacements[row.name])
+        if isinstance(row, targets.ReplaceTarget):
+            try:
+                if row.name == targets.CONNECTIONS:
+                    replace_db_connect(runtime)
+                else:
+                    replace(row, replacements[row.name])
+            except Exception as error:  # another addon may have put anything there
+                _logger.error("%s", NOT_REPLACED.format(row, error, consequence(row)))
+
+
+def _describe_queue_job(settings: Settings, resolution: Resolution) -> None:
+    try:
+        for line in queue_job.describe_target(settings, resolution):
+            _logger.info("%s", line)
+    except Exception as error:
+        _logger.warning("where queue_job's runner connects is not known: %r", error)
 
 
 def replace_db_connect(runtime: Runtime) -> None:
@@ -49,7 +66,7 @@ def replace_db_connect(runtime: Runtime) -> None:
 
     @functools.wraps(original)
     def db_connect(*args, **kwargs):
-        caller = sys._getframe(1).f_code  # the function of Odoo that calls db_connect
+        caller = sys._getframe(1)  # the function of Odoo that calls db_connect
         return runtime.connect(caller, original, *args, **kwargs)
 
     odoo.sql_db.db_connect = db_connect
@@ -57,9 +74,8 @@ def replace_db_connect(runtime: Runtime) -> None:
 
 def replace(row: targets.Target, replacement: Callable) -> None:
     """Let a function be replaced by one that is given the original, then its arguments."""
-    owner_name, _dot, name = row.function.rpartition(".")
-    owner = import_attribute(row.module, owner_name)
-    original = getattr(owner, name)
+    owner, original = owner_of(row), function_of(row)
+    name = row.function.rpartition(".")[2]
 
     @functools.wraps(original)
     def replaced(*args, **kwargs):
@@ -83,7 +99,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     start_bus = functools.partial(bus.start_bus, runtime.targets.get(targets.BUS_LOOP))
     replacements = {
         targets.STATEMENTS: runtime.execute,
-        targets.MODULE_UPDATES: runtime.module_loading.load_modules,
+        targets.MODULE_UPDATES: runtime.load_modules,
         targets.REGISTRY_LOCKS: runtime.module_loading.new_registry,
         targets.REQUESTS: Middleware(pages, start_bus),
         targets.WEBSOCKETS: websockets_16.wake,

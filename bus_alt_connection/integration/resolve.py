@@ -8,22 +8,40 @@ import inspect
 import operator
 import re
 from types import CodeType
-from typing import Mapping, NamedTuple
+from typing import Callable, Mapping, NamedTuple
 
 from odoo.release import version, version_info
 from odoo.tools import config
 
 from . import targets
-from .targets import ListenTarget, ReplaceTarget, SendTarget, Target
+from .targets import ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 
 # the number of the series: version_info begins with 19, or with "saas~19"
 SERIES = int(re.search(r"\d+", str(version_info[0])).group())
 
 NOT_FOUND = "bus_alt_connection found no {0.module}.{0.function} in Odoo {1} ({0.name}): {2}"
 ADDON_NOT_FOUND = "{0} is in server_wide_modules, but {1}: nothing is done for {0}"
-CONSEQUENCE = {
+CONSEQUENCE_OF_KIND = {
     ListenTarget: "this LISTEN stays on the pooled connection and goes deaf there",
     SendTarget: "each commit waits for this NOTIFY",
+    LoadTarget: "modules are updated on the pooled connection",
+}
+CONSEQUENCE = {
+    targets.CONNECTIONS: "every LISTEN stays on the pooled connection and goes deaf there",
+    targets.STATEMENTS: "lock_timeout of module updates stays on pooled connections",
+    targets.MODULE_UPDATES: "modules are updated on the pooled connection",
+    targets.REGISTRY_LOCKS: "session locks of module updates stay on pooled connections",
+    targets.REQUESTS: "/bus_alt_connection/ready and metrics are not there",
+    targets.CRON_THREADS: "a cron thread may end while PostgreSQL is down",
+    targets.RESTART: "NOTIFY that wait are lost at a restart in place",
+    targets.DATABASES: "the system database is listed, too",
+    targets.CRON_DATABASES: "cron looks into the system database, too",
+    targets.TOOLS: "pg_dump and psql go where db_host points",
+    targets.MANAGER_TOOLS: "pg_dump and psql go where db_host points",
+    targets.OTHER_TOOLS: "pg_dump and psql of other addons go where db_host points",
+    targets.BACKUP: "pg_dump goes where db_host points",
+    targets.RESTORE: "psql and pg_restore go where db_host points",
+    targets.QUEUE_JOB: "queue_job listens and locks on the pooled connection",
 }
 
 
@@ -43,13 +61,11 @@ def resolve() -> Resolution:
     for row in rows:
         if row.name not in found and _is_there(row):
             found[row.name] = row
+    # of several places in different series the newest is named
+    missing = {row.name: row for row in reversed(rows) if row.name not in found}
     return Resolution(
         found,
-        [
-            NOT_FOUND.format(row, version, CONSEQUENCE.get(type(row), "it stays as it is"))
-            for row in rows
-            if row.name not in found
-        ],
+        [NOT_FOUND.format(row, version, consequence(row)) for row in reversed(missing.values())],
         [ADDON_NOT_FOUND.format(addon, why) for addon, why in failures.items() if why],
     )
 
@@ -64,20 +80,77 @@ def import_attribute(module: str, name: str = ""):
     return operator.attrgetter(name)(imported) if name else imported
 
 
-def code_of(row: Target) -> CodeType:
-    """Return the code of the function that a row is about.
+def consequence(row: Target) -> str:
+    """Return what it means that a function stays as it is."""
+    return CONSEQUENCE_OF_KIND.get(type(row)) or CONSEQUENCE.get(row.name, "it stays as it is")
+
+
+def owner_of(row: Target):
+    """Return the module or class whose function a row is about.
+
+    Other addons may have put an object in the place of a class; Odoo's own instances stay what
+    they are, so that the class is what counts.
 
     :raises AttributeError: where it is not there
     :raises ImportError: nor its module
     """
-    code = inspect.unwrap(import_attribute(row.module, row.function)).__code__
+    name = row.function.rpartition(".")[0]
+    owner = import_attribute(row.module, name)
+    if not name or issubclass(type(owner), type):
+        return owner
+    for one in object.__subclasses__():
+        if (one.__module__, one.__qualname__) == (row.module, name):
+            return one
+    raise AttributeError(f"{row.module}.{name} is no class")
+
+
+def function_of(row: Target) -> Callable:
+    """Return the function that a row is about; errors as ``owner_of``."""
+    owner, name = owner_of(row), row.function.rpartition(".")[2]
+    if isinstance(owner, type) and not any(name in vars(each) for each in owner.__mro__):
+        raise AttributeError(f"{row.module}.{row.function}")  # else the metaclass is asked
+    return getattr(owner, name)
+
+
+def code_of(row: Target) -> CodeType:
+    """Return the code of the function that a row is about, which calls ``db_connect``.
+
+    :raises AttributeError: where it is not there
+    :raises ImportError: nor its module
+    """
+    name = row.function.rpartition(".")[2]
     inner_function = getattr(row, "inner_function", "")
-    if not inner_function:
-        return code
-    for constant in code.co_consts:  # the code of nested functions is among the constants
-        if inspect.iscode(constant) and constant.co_name == inner_function:
-            return constant
-    raise AttributeError(f"{row.function} has no function {inner_function}")
+    for code in _codes(function_of(row)):
+        if code.co_name != name:
+            continue
+        constants = code.co_consts if inner_function else [code]
+        for constant in constants:  # the code of nested functions is among the constants
+            wanted = inspect.iscode(constant) and constant.co_name == (inner_function or name)
+            if wanted and "db_connect" in constant.co_names:
+                return constant
+    raise AttributeError(f"{row.function} does not connect itself")
+
+
+def _codes(function: Callable) -> list[CodeType]:
+    """Return the code of a function, and of those in its closure: other addons wrap functions."""
+    codes: list[CodeType] = []
+    waiting = [function]
+    while waiting:
+        each = inspect.unwrap(waiting.pop(0))
+        each = getattr(each, "__func__", each)
+        code = getattr(each, "__code__", None)
+        if inspect.iscode(code) and code not in codes:
+            codes.append(code)
+            cells = getattr(each, "__closure__", None) or ()
+            waiting += [cell.cell_contents for cell in cells if callable(_content(cell))]
+    return codes
+
+
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # empty
+        return None
 
 
 def server_wide_modules() -> list[str]:
@@ -116,8 +189,9 @@ def _load_other_addons() -> Mapping[str, str]:
 
 def _is_there(row: Target) -> bool:
     try:
-        code = code_of(row)
+        if isinstance(row, ReplaceTarget):
+            return callable(function_of(row))
+        code_of(row)  # one that no longer connects itself does not listen, send or load any more
     except Exception:  # another addon may raise anything
         return False
-    # one that no longer connects itself does not listen, send or load any more
-    return isinstance(row, ReplaceTarget) or "db_connect" in code.co_names
+    return True

@@ -4,17 +4,21 @@
 A listening function of Odoo calls ``odoo.sql_db.db_connect`` in its own body, then waits on that
 connection; one that sends NOTIFY calls it too, and a registry before its modules are loaded. So
 ``db_connect`` is replaced by one that looks at its caller: a listening function gets an inbox, a
-sending one the outbox, a registry a connection that may be direct, any other what Odoo gives. A
-cron job that runs deeper in a listening thread is another caller.
+sending one the outbox, a registry a connection that may be direct, any other what Odoo gives. Where
+another addon has wrapped ``db_connect``, too, that caller is further up. A cron job that runs
+deeper in a listening thread is another caller: that thread is at another line.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dis
+import functools
 import logging
 import os
+import re
 import threading
-from types import CodeType
+from types import CodeType, FrameType
 
 import odoo
 
@@ -29,7 +33,7 @@ from ..postgres.proof import DirectConnections
 from . import bus, cron
 from .loading import ModuleLoading, RegistryConnection, for_transaction
 from .resolve import Resolution, code_of
-from .targets import ListenTarget, LoadTarget, ReplaceTarget, SendTarget
+from .targets import ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
@@ -39,6 +43,27 @@ UNPATCHED_LISTEN = (
     " pooler no notification will arrive. Another addon has replaced odoo.sql_db.db_connect, or the"
     " function that listens: load bus_alt_connection last in server_wide_modules."
 )
+
+# Odoo 14.0 to 19.0: "notify imbus", "SELECT pg_notify('imbus', …)", or another function's name
+NOTIFY = re.compile(r"\s*(?:notify|select)\b.*\b(imbus|cron_trigger)\b", re.I | re.S)
+UNPATCHED_NOTIFY = (
+    "NOTIFY %s went through an ordinary connection of Odoo, not through bus_alt_connection: each"
+    " commit waits for it. Another addon has replaced odoo.sql_db.db_connect, or the function that"
+    " sends."
+)
+
+
+@functools.lru_cache(maxsize=None)
+def names_in_line(code: CodeType, line: int) -> frozenset[str]:
+    """Return the names that the code uses in a line."""
+    starts = [*dis.findlinestarts(code), (len(code.co_code), None)]
+    ranges = [(start, starts[i + 1][0]) for i, (start, at) in enumerate(starts) if at == line]
+    return frozenset(
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if isinstance(instruction.argval, str)
+        and any(start <= instruction.offset < end for start, end in ranges)
+    )
 
 
 class OutboxConnection:
@@ -67,6 +92,7 @@ class Runtime:
     def __init__(self, settings: Settings, resolution: Resolution, version: str):
         self.settings, self.targets = settings, resolution.found
         self.unpatched_listens: set = set()  # channels whose LISTEN went to an ordinary connection
+        self._unpatched_notifies: set = set()
         # workers are forked later; the gevent process is a program of its own
         server = os.getppid() if odoo.evented else os.getpid()
         self._sharing = Sharing(settings, version, server)
@@ -93,13 +119,22 @@ class Runtime:
 
     # --- in place of functions of Odoo ----------------------------------------------
 
-    def connect(self, caller: CodeType, db_connect, database, *args, **kwargs):
+    def _row_of(self, frame: FrameType | None) -> Target | None:
+        """Return the row of the function that connects, from the innermost frame on."""
+        while frame:
+            row = self._targets_by_code.get(frame.f_code)
+            if row and "db_connect" in names_in_line(frame.f_code, frame.f_lineno):
+                return row
+            frame = frame.f_back
+        return None
+
+    def connect(self, caller: FrameType, db_connect, database, *args, **kwargs):
         """Return what each kind of function in the table needs.
 
-        :param caller: the code of the function that calls ``db_connect``
-        :param db_connect: Odoo's own
+        :param caller: the frame of the function that calls ``db_connect``
+        :param db_connect: Odoo's own, or what another addon has put there before
         """
-        row = self._targets_by_code.get(caller)
+        row = self._row_of(caller)
         # a registry means a database of that name, any other caller the system database
         if database == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
             database = self.settings.database
@@ -115,19 +150,31 @@ class Runtime:
 
     def execute(self, execute, cursor, query, *args, **kwargs):
         """Run a statement, so that module loading leaves nothing behind on pooled connections."""
-        if isinstance(query, str):
-            if cursor.dbname == self.settings.database:
-                self._report_unpatched_listen(query)
-            if self.module_loading.connection(cursor.dbname) is None:
-                query = for_transaction(cursor.dbname, query)
+        if cursor.dbname == self.settings.database:
+            # odoo.tools.SQL has its text there (17.0 on)
+            self._report_unpatched(str(getattr(query, "code", query)))
+        if isinstance(query, str) and self.module_loading.connection(cursor.dbname) is None:
+            query = for_transaction(cursor.dbname, query)
         return execute(cursor, query, *args, **kwargs)
 
-    def _report_unpatched_listen(self, query: str) -> None:
-        match = LISTEN.match(query)
-        channel = match[1].lower() if match else ""
-        if channel in CHANNELS and channel not in self.unpatched_listens:
-            self.unpatched_listens.add(channel)
-            _logger.error(UNPATCHED_LISTEN, channel)
+    def _report_unpatched(self, query: str) -> None:
+        for pattern, reported, text in (
+            (LISTEN, self.unpatched_listens, UNPATCHED_LISTEN),
+            (NOTIFY, self._unpatched_notifies, UNPATCHED_NOTIFY),
+        ):
+            match = pattern.match(query)
+            channel = match[1].lower() if match else ""
+            if channel in CHANNELS and channel not in reported:
+                reported.add(channel)
+                _logger.error(text, channel)
+
+    def load_modules(self, load_modules, registry, *args, **kwargs):
+        """Install, update and remove modules in a session, whatever gave the registry its
+        connection."""
+        pooled = getattr(registry, "_db", None)
+        if pooled is not None and not isinstance(pooled, RegistryConnection):
+            registry._db = RegistryConnection(pooled, self.module_loading)
+        return self.module_loading.load_modules(load_modules, registry, *args, **kwargs)
 
     def reexec(self, reexec, *args, **kwargs):
         """Replace the process, which ``_reexec`` does at once, after what is left is sent."""

@@ -25,6 +25,10 @@ NOTHING_SET = (
     " db_host and db_port point. Behind a pooler in transaction mode no notification will"
     " arrive; set imdispatcher_db_host and imdispatcher_db_port to PostgreSQL itself."
 )
+CANNOT_BEGIN = (
+    "bus_alt_connection cannot begin: Odoo goes on without it. Behind a pooler in transaction mode"
+    " no notification will arrive."
+)
 
 
 def version() -> str:
@@ -49,8 +53,8 @@ def load_settings() -> parameters.Settings:
 def start() -> None:
     """Redirect Odoo's listeners.
 
-    :raises SystemExit: on a bad setting, after one line in the log. Odoo goes on without
-        the addon after any other exception (``load_server_wide_modules``, all series).
+    :raises SystemExit: on a bad setting, after one line in the log. Nothing else stops the server:
+        it is not to be worse than without the addon.
     """
     # the gevent process of a prefork server would log it a second time
     if not odoo.evented:
@@ -64,15 +68,15 @@ def start() -> None:
     except Exception as error:
         # its text may hold a password
         _logger.critical("bus_alt_connection cannot read its settings: %s", type(error).__name__)
-        sys.exit(1)
+        _logger.critical(CANNOT_BEGIN)
+        return
     if settings.has_direct_settings:
-        from .patches import install
-
         try:
+            from .patches import install
+
             install(settings, version())
         except Exception:
-            _logger.critical("bus_alt_connection cannot begin", exc_info=True)
-            sys.exit(1)
+            _logger.critical(CANNOT_BEGIN, exc_info=True)
     elif not odoo.evented:
         _logger.warning("%s%s", NOTHING_SET, _what_works(settings))
 

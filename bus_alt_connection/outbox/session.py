@@ -5,14 +5,25 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Iterable
+from typing import Mapping, Sequence
 
 import psycopg2
+from psycopg2.extensions import connection as OrdinaryConnection
+from psycopg2.extensions import cursor as OrdinaryCursor
+from psycopg2.extensions import encodings
 
 from ..config.timing import TCP_USER_TIMEOUT_MS
 from ..postgres.session import OnWait, Session
+from ..postgres.wakeup import Wakeup
 
 CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError)
+
+# bytes that are sent at once: the answer comes in time on a slow link, too
+MAX_BATCH = 65536
+
+# classes of PostgreSQL's error codes that are about the statement itself; poolers have codes of
+# their own for what is not ("Appendix A. PostgreSQL Error Codes" of its documentation)
+STATEMENT_CLASSES = ("0A", "21", "22", "23", "42", "P0")
 
 
 class NotifySession(Session):
@@ -24,13 +35,73 @@ class NotifySession(Session):
         with contextlib.suppress(OSError, AttributeError), self._socket() as own:
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
 
-    def send(self, statements: Iterable[tuple]) -> None:
-        """Send these (query, parameters), one transaction, for ``wait_ready`` to wait for."""
+    def use(self, seconds: float, wakeup: Wakeup) -> None:
+        """Let every wait from now on last so many seconds at most, and be ended by this wakeup."""
+        self._timeout, self._wakeup = seconds, wakeup
+
+    def send(self, statements: Sequence[tuple]) -> int:
+        """Send the first of these (query, parameters), as many as fit, in one transaction.
+
+        Return how many; ``answered`` waits for their answer.
+        """
         self._cursor = self.connection.cursor()  # psycopg2 wants it until the answer is there
-        self._cursor.execute(b"; ".join(self._cursor.mogrify(*each) for each in statements))
+        # what traces statements puts its own class there, and looks at one at a time
+        traced = type(self.connection) is not OrdinaryConnection
+        if len(statements) == 1 or traced or type(self._cursor) is not OrdinaryCursor:
+            self._cursor.execute(*statements[0])
+            return 1
+        encoding = encodings.get(self.connection.encoding, "utf-8")
+        texts, size = [], 0
+        for statement in statements:
+            text = self._cursor.mogrify(*statement)
+            size += len(text)
+            if texts and size > MAX_BATCH:
+                break
+            texts.append(text.decode(encoding))
+        self._cursor.execute("; ".join(texts))
+        return len(texts)
+
+    def answered(self) -> bool:
+        """Wait for the answer; return False where it is not there in time.
+
+        :raises psycopg2.Error: where the answer is an error, or the session has ended
+        """
+        try:
+            self.wait_ready()
+        except psycopg2.OperationalError:
+            if self.connection.closed or not self.connection.isexecuting():
+                raise
+            return False
+        return True
 
     def is_permanent(self, error: Exception) -> bool:
         """Tell whether the statement itself is wrong, so that it is no use to send it again."""
-        # class 25 of PostgreSQL's error codes: a standby that may be promoted
-        standby = str(getattr(error, "pgcode", "")).startswith("25")
-        return not (isinstance(error, CONNECTION_ERRORS) or self.connection.closed or standby)
+        if isinstance(error, CONNECTION_ERRORS) or self.connection.closed:
+            return False
+        code = getattr(error, "pgcode", None)
+        return not code or code.startswith(STATEMENT_CLASSES)
+
+    def is_alive(self, error: Exception) -> bool:
+        """Tell whether the session goes on after an error, which then is an answer."""
+        return not isinstance(error, CONNECTION_ERRORS) and not self.connection.closed
+
+
+def look_up(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Return libpq's parameters with an address for each name of a host, as libpq finds them.
+
+    It waits for the name server as libpq does. In this thread: another one would reserve 72 MB of
+    the memory that ``limit_memory_soft`` counts.
+
+    :raises OSError: where a name has no address
+    """
+    hosts, ports = (parameters.get(key, "").split(",") for key in ("host", "port"))
+    if "hostaddr" in parameters or not all(hosts) or any(host[0] in "/@" for host in hosts):
+        return dict(parameters)
+    rows = [
+        (host, str(answer[4][0]), ports[i % len(ports)])
+        for i, host in enumerate(hosts)
+        for answer in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    ]
+    host, hostaddr, port = (",".join(column) for column in zip(*dict.fromkeys(rows)))
+    found = {"host": host, "hostaddr": hostaddr, "port": port}
+    return {**parameters, **{key: text for key, text in found.items() if text.strip(",")}}

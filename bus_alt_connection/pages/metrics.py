@@ -1,6 +1,8 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """``GET /bus_alt_connection/metrics``: this process for Prometheus, in its text format.
 
+Of the NOTIFY that commits send, it tells for all processes that one server has forked.
+
 The format is version 0.0.4 of "Exposition formats" in Prometheus' documentation. The page is there
 with ``imdispatcher_metrics = True`` only.
 """
@@ -27,6 +29,8 @@ METRICS = {
     "odoo_listener_followers": "Inboxes of other processes that are filled from that connection.",
     "odoo_notify_pending": "NOTIFY of commits of this process that are not confirmed yet.",
     "odoo_notify_failures_total": "Attempts to send NOTIFY that failed; each is made again.",
+    "odoo_notify_refused_total": "NOTIFY that were refused as wrong, and dropped.",
+    "odoo_notify_dropped_total": "NOTIFY that were dropped because too many waited.",
 }
 
 
@@ -51,12 +55,15 @@ def respond(runtime, expected: Collection[str]) -> Response:
             for reason, number in listener.failure_counts.items():
                 labels = {"channel": name, "reason": reason.value}
                 add("odoo_listener_reconnects_total", number, **labels)
-    # the workers behind one port answer in turn: each has figures of its own
     if listener:
         add("odoo_listener_leads", int(listener.leads), pid=os.getpid())
         add("odoo_listener_followers", listener.followers, pid=os.getpid())
-    add("odoo_notify_pending", runtime.outbox.unconfirmed, pid=os.getpid())
-    add("odoo_notify_failures_total", runtime.outbox.failures, pid=os.getpid())
+    # the workers behind one port answer in turn: each tells of all
+    for pid, counts in runtime.outbox.counts_of_all().items():
+        add("odoo_notify_pending", counts.pending, pid=pid)
+        add("odoo_notify_failures_total", counts.failures, pid=pid)
+        add("odoo_notify_refused_total", counts.refused, pid=pid)
+        add("odoo_notify_dropped_total", counts.dropped, pid=pid)
 
     lines = []
     for name, help_text in METRICS.items():

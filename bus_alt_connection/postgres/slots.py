@@ -15,6 +15,17 @@ from typing import Iterator
 from ..config.timing import SLOT_INTERVAL
 
 
+def nameless_file():
+    """Return a file without name or content, for locks of its bytes, as long as the server runs.
+
+    :raises OSError: where there is none to be had
+    """
+    # needs no folder; Python 3.8. Old kernels, gVisor and seccomp may refuse it
+    with contextlib.suppress(AttributeError, OSError):
+        return os.memfd_create("bus_alt_connection")
+    return tempfile.TemporaryFile()
+
+
 class Slots:
     """So many slots; the kernel frees those of a process that was killed.
 
@@ -23,11 +34,10 @@ class Slots:
 
     def __init__(self, number: int):
         self._number = number
-        # a file without name or content: each byte of it that is locked is a slot that is taken
-        if hasattr(os, "memfd_create"):  # needs no folder; Python 3.8
-            self._file = os.memfd_create("bus_alt_connection")
-        else:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the server)
+        self._file = None  # no file to be had: no limit
+        with contextlib.suppress(OSError):
+            # each byte of it that is locked is a slot that is taken
+            self._file = nameless_file()
         # the locks of a file are a process's, so its threads take turns; who has a slot may take
         # another one
         self._lock = threading.RLock()
@@ -35,6 +45,9 @@ class Slots:
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
         """Wait for a slot, and keep it."""
+        if self._file is None:
+            yield
+            return
         with self._lock:
             slot = self._wait()
             try:

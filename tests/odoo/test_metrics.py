@@ -142,7 +142,7 @@ def test_the_dashboard_has_four_panels_of_queries_that_prometheus_takes(tmp_path
         place = panel["gridPos"]
         places.add((place["x"], place["y"], place["w"], place["h"]))
         refs = [target["refId"] for target in panel["targets"]]
-        assert refs == list("ABC"[: len(refs)])
+        assert refs == list("ABCD"[: len(refs)])
     assert len(places) == 4
 
     queries = [query for panel in panels(15).values() for query, _legend in panel]
@@ -153,3 +153,17 @@ def test_the_dashboard_has_four_panels_of_queries_that_prometheus_takes(tmp_path
     done = promtool("check", "rules", tmp_path / "rules.yml")
     assert done.returncode == 0, done.stdout
     assert legend("{{instance}} {{channel}}", {"instance": "a", "channel": "b"}) == "a b"
+
+
+def test_each_worker_tells_of_all(deployment):
+    """HTTP workers share a port: whichever answers a scrape, none that cannot send is missed."""
+    options = {**deployment.direct_settings, "imdispatcher_metrics": True}
+    with running(deployment, workers=6, options=options) as site:
+
+        def pids() -> set:
+            return set(re.findall(r'odoo_notify_pending{pid="(\d+)"}', page(site.odoo.port).text))
+
+        # each has answered once; from then on all tell the same
+        wait_until(lambda: len(pids()) >= 4, "several workers")
+        seen = [pids() for _time in range(10)]
+        assert len(set.intersection(*seen)) >= 4

@@ -82,6 +82,8 @@ def test_the_system_database_is_paused(site, deployment):
     channel = site.channel()
     with BusClient(site.odoo, channel) as client:
         with paused(deployment, 3):
+            sent = site.sender.send(channel, "the first")
+            assert sent["end"] - sent["committed"] < 0.4  # it looks whether the pooler is there
             sent = site.sender.send(channel, "message")
             assert sent["end"] - sent["committed"] < 0.1
         client.wait_for("message", 3)

@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import threading
+import time
 
 from .process import free_port
 
@@ -28,8 +29,12 @@ class TcpProxy:
         self._hanging = False
         self.open()
 
-    def open(self):
-        """Accept connections."""
+    def open(self, rate: float = 0):
+        """Accept connections.
+
+        :param rate: bytes that pass in a second, in both directions; 0: no limit
+        """
+        self._rate = rate
         self._server = socket.socket()
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._server.bind(("127.0.0.1", self.port))
@@ -90,6 +95,8 @@ class TcpProxy:
                     data = end.recv(65536)
                     if not data:
                         raise OSError("closed")
+                    if self._rate:
+                        time.sleep(len(data) / self._rate)
                     if pair not in self._forgotten:
                         ends[end].sendall(data)
         for end in pair:

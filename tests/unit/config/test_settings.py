@@ -468,3 +468,56 @@ def test_metrics_are_shown_or_not():
         InvalidSetting, match=r"imdispatcher_metrics.*'9100'; allowed: True or False"
     ):
         load(imdispatcher_metrics="9100")
+
+
+# --- what other programs and images set -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "environ, options",
+    [
+        ({}, {"cron_db_host": "a", "cron_db_port": "5432"}),
+        ({"ODOO_CRON_DB_HOST": "a"}, {}),
+        ({"CRON_DB_HOST": "a"}, {}),
+    ],
+)
+def test_a_fork_s_settings_for_cron_are_ignored_with_one_warning(caplog, environ, options):
+    load(environ, imdispatcher_db_host="b", **options)
+    (record,) = caplog.records
+    name = next(iter({**environ, **options}))
+    assert name in record.getMessage() and "imdispatcher_db_*" in record.getMessage()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", ["DB_PASSWORD", "ODOO_PASSWORD"])
+def test_a_password_with_a_line_end(caplog, name, end):
+    found = load({f"IMDISPATCHER_{name}": f"secret {end}"}, imdispatcher_odoo_user="x")
+    assert found.given[f"imdispatcher_{name.lower()}"].text == "secret "
+    (record,) = caplog.records
+    assert f"IMDISPATCHER_{name}" in record.getMessage() and "secret" not in record.getMessage()
+
+
+@pytest.mark.parametrize("prefix", ["", "ODOO_"])
+def test_a_password_in_a_file(tmp_path, caplog, prefix):
+    (tmp_path / "secret").write_text("of the file\n")
+    path = str(tmp_path / "secret")
+    found = parameters({f"{prefix}IMDISPATCHER_DB_PASSWORD_FILE": path})
+    assert found["password"] == "of the file"
+    assert not caplog.records
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(InvalidSetting, match="DB_PASSWORD_FILE.*No such file"):
+        parameters({"IMDISPATCHER_DB_PASSWORD_FILE": "/no/such/file"})
+
+
+def test_what_shows_local_variables_hides_passwords():
+    environ = {"IMDISPATCHER_DB_USER": "listener", "IMDISPATCHER_DB_PASSWORD": "top"}
+    found = load(environ, imdispatcher_odoo_password="secret")
+    for shown in (found, found.listener, found.direct, found.pooled, dict(found.pooled)):
+        assert not [word for word in ("top", "secret", "odoo's") if f"'{word}'" in repr(shown)]
+        assert "odoo's" not in repr(shown)
+    assert found.listener["password"] == "top"
+    assert libpq_environ({}, found.direct)["PGPASSWORD"] == "secret"
+    hide = type(found.listener["password"]).__sentry_repr__
+    assert "top" not in hide(found.listener["password"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from bus_alt_connection.config.timing import IDLE_TIMEOUT, POOL_MODE_TTL
-from bus_alt_connection.outbox.outbox import Outbox
+from bus_alt_connection.config.timing import COMMIT_CONNECT_TIMEOUT, IDLE_TIMEOUT, POOL_MODE_TTL
+from bus_alt_connection.outbox import outbox as module
+from bus_alt_connection.outbox.outbox import MAX_REFUSALS, Outbox
 from bus_alt_connection.postgres.wakeup import Stopped
+
+LATE = object()  # instead of an error: the answer is not there in time
 
 
 class World:
@@ -17,13 +20,14 @@ class World:
         self.now = 100.0
         self.script: list = []
         self.sent: list = []  # batches of statements
-        self.errors: list = []  # of the next answers; None for a good one
+        self.errors: list = []  # of the next answers; None for a good one, or LATE
         self.connect_error = None
         self.connects: list[float] = []
+        self.limits: list[float] = []
         self.transaction_pooling = True
-        self.stopped = False
+        self.fits = 1000  # statements in one round trip
 
-    def wake(self):
+    def close(self):
         pass
 
     def wait(self, seconds: float, connection=None) -> bool:
@@ -38,6 +42,7 @@ class World:
 
     def connect(self, *_arguments):
         self.connects.append(self.now)
+        self.limits.append(_arguments[1])
         if self.connect_error:
             raise self.connect_error
         return Session(self)
@@ -55,18 +60,32 @@ class Session:
         return self
 
     def __exit__(self, *exc_info):
+        self.close()
+
+    def close(self):
         self.closed = 1
 
-    def send(self, statements):
-        self.world.sent.append([query for query, _params in statements])
+    def use(self, seconds, wakeup):
+        self.seconds = seconds
 
-    def wait_ready(self):
+    def send(self, statements) -> int:
+        number = min(len(statements), self.world.fits)
+        self.world.sent.append([query for query, _params in statements[:number]])
+        return number
+
+    def answered(self) -> bool:
         error = self.world.errors.pop(0) if self.world.errors else None
+        if error is LATE:
+            return False
         if error:
             raise error
+        return True
 
     def is_permanent(self, error) -> bool:
         return isinstance(error, psycopg2.ProgrammingError)
+
+    def is_alive(self, error) -> bool:
+        return not isinstance(error, psycopg2.OperationalError)
 
     def run(self, _statement):
         # in transaction mode all get the same server connection in turn
@@ -85,54 +104,87 @@ def world():
 def outbox(world):
     """An outbox whose thread is the test's own."""
     made = Outbox({}, world.connect, world.connect, lambda: world, lambda: world.now)
-    made._start_thread = lambda: None
+    made._need_thread = lambda: None
+    made._wakeup = world
     return made
 
 
+def put_while_away(world, outbox, *names: str):
+    """Let these wait, as where the pooler is away."""
+    world.connect_error = psycopg2.OperationalError("away")
+    outbox._close_session()
+    for name in names:
+        outbox.put(f"NOTIFY {name}")
+    world.connect_error = None
+    assert not world.sent
+
+
+def test_a_commit_sends_its_own_and_needs_no_thread(world, outbox):
+    for name in ("a", "b"):
+        outbox.put(f"NOTIFY {name}")
+        assert world.sent[-1] == [f"NOTIFY {name}"], "it has left before put returns"
+        assert outbox.unconfirmed == 0
+    assert len(world.connects) == 2, "the session and the second one that shows the pool mode"
+    assert max(world.limits) <= COMMIT_CONNECT_TIMEOUT
+
+
+def test_a_late_answer_is_waited_for_elsewhere(world, outbox):
+    world.errors = [LATE]
+    outbox.put("NOTIFY a")
+    assert outbox.unconfirmed == 1
+    outbox._run()
+    assert (world.sent, outbox.unconfirmed) == ([["NOTIFY a"]], 0)
+    assert outbox.failures == 0
+
+
 def test_all_that_waits_goes_in_one_round_trip(world, outbox):
-    for i in range(3):
-        outbox.put(f"NOTIFY {i}")
-    outbox.put("NOTIFY 1")
+    put_while_away(world, outbox, "0", "1", "2", "1")
     outbox._run()
     assert world.sent == [["NOTIFY 0", "NOTIFY 1", "NOTIFY 2"]]
     assert outbox.unconfirmed == 0
 
 
-def test_an_idle_session_sends_at_once_and_the_answer_is_taken(world, outbox):
-    def put():
-        outbox.put("NOTIFY later")
-        assert world.sent[-1] == ["NOTIFY later"], "it has left before put returns"
-        assert outbox.unconfirmed == 1
-        return True
-
-    world.script = [put, lambda: outbox.unconfirmed and False]
-    outbox.put("NOTIFY first")
+def test_what_does_not_fit_goes_in_several(world, outbox):
+    """And what was confirmed is not sent again where the next one fails."""
+    put_while_away(world, outbox, *"abcde")
+    world.fits = 2
+    world.errors = [None, psycopg2.OperationalError("cut")]
+    world.script = [None]
     outbox._run()
+    notify = [[f"NOTIFY {name}" for name in names] for names in ("ab", "cd", "cd", "e")]
+    assert world.sent == notify
     assert outbox.unconfirmed == 0
-    assert len(world.connects) == 2, "the session and the second one that shows the pool mode"
 
 
-def test_a_session_without_use_is_closed(world, outbox):
-    world.script = [None] * int(IDLE_TIMEOUT + 2)
+def test_a_session_without_use_for_a_minute_is_not_used_again(world, outbox):
     outbox.put("NOTIFY a")
-    outbox._run()
-    assert world.now >= 100.0 + IDLE_TIMEOUT
-    assert not world.script or len(world.script) <= 2
+    kept = outbox._session
+    world.now += IDLE_TIMEOUT - 1
+    outbox.put("NOTIFY b")
+    assert outbox._session is kept
+    world.now += IDLE_TIMEOUT
+    outbox.put("NOTIFY c")
+    assert outbox._session is not kept and kept.closed
+
+
+def test_a_session_that_has_ended_is_replaced_at_once(world, outbox):
+    outbox.put("NOTIFY a")
+    world.errors = [psycopg2.OperationalError("server closed the connection")]
+    outbox.put("NOTIFY b")
+    assert (outbox.unconfirmed, outbox.failures) == (0, 0)
 
 
 def test_in_session_mode_it_is_closed_at_once(world, outbox):
     world.transaction_pooling = False
     outbox.put("NOTIFY a")
-    outbox._run()
-    assert outbox._lent_session is None
+    assert outbox._session is None
     assert world.now == 100.0
 
 
 def test_the_pool_mode_is_believed_for_a_while(world, outbox):
-    for at in (100.0, 200.0, 100.0 + POOL_MODE_TTL + 1):
+    for at in (100.0, 100.0 + IDLE_TIMEOUT + 1, 100.0 + POOL_MODE_TTL + 1):
         world.now = at
         outbox.put(f"NOTIFY {at}")
-        outbox._run()
     assert len(world.connects) == 3 + 2
 
 
@@ -142,6 +194,7 @@ def test_what_fails_is_sent_again_in_order(world, outbox, caplog):
     world.script = [None, None, lambda: setattr(world, "connect_error", None), None]
     outbox.put("NOTIFY a")
     outbox.put("NOTIFY b")
+    assert len(world.connects) == 1, "no commit waits for what is known to be away"
     outbox._run()
     assert world.sent == [["NOTIFY a", "NOTIFY b"]]
     assert outbox.failures >= 2
@@ -150,12 +203,52 @@ def test_what_fails_is_sent_again_in_order(world, outbox, caplog):
     assert "NOTIFY cannot be sent: away" in lines[0] and lines[1] == "NOTIFY is sent again"
 
 
+def test_attempts_are_never_far_apart(world, outbox):
+    """Of a pooler that refuses: what waits, and what comes, leaves soon after it is back."""
+    world.connect_error = psycopg2.OperationalError("no such database")
+    outbox.put("NOTIFY a")
+    world.script = [None] * 200
+    outbox._run()
+    apart = [after - before for before, after in zip(world.connects, world.connects[1:])]
+    assert world.now > 100 + 60
+    assert max(apart) <= 2
+
+
 def test_a_statement_that_is_wrong_does_not_stop_the_others(world, outbox, caplog):
+    put_while_away(world, outbox, "a", "wrong", "c")
     wrong = psycopg2.ProgrammingError("syntax error")
     world.errors = [wrong, None, wrong, None]
-    for name in ("a", "wrong", "c"):
-        outbox.put(f"NOTIFY {name}")
     outbox._run()
     assert world.sent[1:] == [["NOTIFY a"], ["NOTIFY wrong"], ["NOTIFY c"]]
-    assert outbox.unconfirmed == 0
+    assert (outbox.unconfirmed, outbox.refused) == (0, 1)
     assert caplog.text.count("NOTIFY is refused, and dropped") == 1
+
+
+def test_a_refusal_of_the_pooler_s_own_is_tried_again(world, outbox, caplog):
+    """With a code such as XX000, which says nothing of the statement."""
+    world.errors = [psycopg2.InternalError("no server")] * 2
+    world.script = [None] * 5
+    outbox.put("NOTIFY a")
+    outbox._run()
+    assert (outbox.unconfirmed, outbox.refused) == (0, 0)
+    assert "dropped" not in caplog.text
+
+
+def test_one_that_is_refused_again_and_again_while_others_are_not_is_dropped(world, outbox):
+    world.errors = [psycopg2.InternalError("no server")] * MAX_REFUSALS
+    world.script = [None] * 20
+    outbox.put("NOTIFY a")
+    outbox._run()
+    assert (outbox.unconfirmed, outbox.refused) == (0, 1)
+
+
+def test_each_outage_in_which_some_are_dropped_is_logged(world, outbox, caplog, monkeypatch):
+    monkeypatch.setattr(module, "MAX_PENDING", 2)
+    for _outage in range(2):
+        put_while_away(world, outbox, *"abcd")
+        world.sent.clear()
+        outbox._run()
+        world.sent.clear()
+    assert outbox.dropped == 4
+    assert caplog.text.count("the oldest are dropped") == 2
+    assert caplog.text.count("2 NOTIFY were dropped") == 2

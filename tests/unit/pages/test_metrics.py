@@ -8,12 +8,14 @@ from collections import Counter
 from bus_alt_connection.config.timing import Timing
 from bus_alt_connection.listener.listener import Failure
 from bus_alt_connection.listener.status import ListenerStatus
+from bus_alt_connection.outbox.counts import Counts
 from bus_alt_connection.pages import metrics
 
 
 def report(listener=None, expected=("imbus",), unconfirmed=0, failures=0) -> dict:
     """Return the samples by name and labels."""
-    outbox = types.SimpleNamespace(unconfirmed=unconfirmed, failures=failures)
+    counts = {os.getpid(): Counts(unconfirmed, failures, 0, 0)}
+    outbox = types.SimpleNamespace(counts_of_all=lambda: counts)
     runtime = types.SimpleNamespace(listener=listener, unpatched_listens=set(), outbox=outbox)
     response = metrics.respond(runtime, expected)
     assert response.status_code == 200
@@ -68,18 +70,21 @@ def test_a_listener_that_is_not_there_yet_is_not_up():
     samples = report()
     names = {name.split("{")[0] for name in samples}
     assert samples['odoo_listener_up{channel="imbus"}'] == 0
-    assert names == {"odoo_listener_up", "odoo_notify_pending", "odoo_notify_failures_total"}
+    assert names == {"odoo_listener_up", *(name for name in metrics.METRICS if "notify" in name)}
 
 
 def test_a_process_without_a_listener_shows_what_it_sends():
+    pid = os.getpid()
     assert report(expected=(), unconfirmed=3, failures=2) == {
-        f'odoo_notify_pending{{pid="{os.getpid()}"}}': 3,
-        f'odoo_notify_failures_total{{pid="{os.getpid()}"}}': 2,
+        f'odoo_notify_pending{{pid="{pid}"}}': 3,
+        f'odoo_notify_failures_total{{pid="{pid}"}}': 2,
+        f'odoo_notify_refused_total{{pid="{pid}"}}': 0,
+        f'odoo_notify_dropped_total{{pid="{pid}"}}': 0,
     }
 
 
 def test_each_metric_has_a_line_of_help_and_its_type_before_its_samples():
-    outbox = types.SimpleNamespace(unconfirmed=0, failures=0)
+    outbox = types.SimpleNamespace(counts_of_all=lambda: {1: Counts()})
     runtime = types.SimpleNamespace(listener=listener(), unpatched_listens=set(), outbox=outbox)
     lines = metrics.respond(runtime, ["imbus"]).get_data(as_text=True).splitlines()
     for name, meaning in metrics.METRICS.items():

@@ -1,0 +1,161 @@
+"""Other server-wide addons replace the functions of Odoo that this one replaces, before or after."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..stack import neighbours, series
+from ..stack.odoo import CHECKOUT, ROLE
+from ..stack.users import LoadingSessions
+from .conftest import running
+
+CLASS = "Application" if series.NUMBER >= 16 else "Root"
+
+# what instruments WSGI applications puts there: a class, its method, or the application itself
+CLASS_BY_OBJECT = f"""
+import odoo.http
+class Wrapped:
+    __slots__ = ("inner",)
+    def __init__(self, inner):
+        self.inner = inner
+    def __call__(self, *args):
+        return self.inner(*args)
+odoo.http.{CLASS} = Wrapped(odoo.http.{CLASS})
+"""
+CLASS_BY_PROXY = f"""
+import odoo.http
+class Proxy:
+    def __init__(self, inner):
+        object.__setattr__(self, "_inner", inner)
+    __class__ = property(lambda self: type(self._inner))
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+    def __call__(self, *args):
+        return self._inner(*args)
+odoo.http.{CLASS} = Proxy(odoo.http.{CLASS})
+"""
+METHOD = f"""
+import odoo.http
+own = odoo.http.{CLASS}.__call__
+def wrapped(self, environ, start_response):
+    return own(self, environ, start_response)
+odoo.http.{CLASS}.__call__ = wrapped
+"""
+ROOT = """
+import odoo.http
+class Middleware:
+    def __init__(self, inner):
+        self.inner = inner
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+    def __call__(self, *args):
+        return self.inner(*args)
+odoo.http.root = Middleware(odoo.http.root)
+"""
+KINDS = {
+    "class by object": CLASS_BY_OBJECT,
+    "class by proxy": CLASS_BY_PROXY,
+    "method": METHOD,
+    "root": ROOT,
+    "root and class": ROOT + CLASS_BY_OBJECT,
+}
+OWN = "bus_alt_connection"
+ASK = "print(ask().status_code)"
+
+
+def in_order(order: str, name: str) -> list[str]:
+    return [name, OWN] if order == "before" else [OWN, name]
+
+
+def errors(done) -> list[str]:
+    """What went wrong, but for the settings, which lead nowhere."""
+    lines = done.stderr.splitlines()
+    return [line for line in lines if " ERROR " in line and "deaf" not in line]
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_are_there_whatever_wraps_the_application(tmp_path, kind, order):
+    name = neighbours.addon(tmp_path, "neighbour", KINDS[kind])
+    done = neighbours.load(tmp_path, in_order(order, name), ASK)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("200", "503"), done.stderr
+    assert not errors(done), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_the_order_of_a_set_does_not_matter(tmp_path, seed):
+    """Up to 18.0 ``server_wide_modules`` is a set."""
+    names = [
+        neighbours.addon(tmp_path, f"neighbour_{i}", text)
+        for i, text in enumerate([CLASS_BY_OBJECT, METHOD, ROOT])
+    ]
+    done = neighbours.load(tmp_path, [*names, OWN], ASK, PYTHONHASHSEED=str(seed))
+    assert done.stdout.strip() in ("200", "503"), done.stderr
+
+
+def test_what_cannot_be_replaced_is_one_line_and_stays(tmp_path):
+    name = neighbours.addon(
+        tmp_path, "neighbour", f"import odoo.http\ndel odoo.http.{CLASS}.__call__"
+    )
+    done = neighbours.load(tmp_path, [name, OWN], "print('goes on')")
+    assert (done.returncode, done.stdout.strip()) == (0, "goes on"), done.stderr
+    lines = [line for line in done.stderr.splitlines() if f"odoo.http.{CLASS}.__call__" in line]
+    assert len(lines) == 1, done.stderr
+    assert "/bus_alt_connection/ready" in lines[0]
+    assert "Root" not in done.stderr or CLASS == "Root"
+
+
+# as odoo/sql_db.py does it, but through no function of ours
+REPLACED_CONNECT = """
+import odoo.sql_db
+def db_connect(to, *args, **kwargs):
+    if odoo.sql_db._Pool is None:
+        odoo.sql_db._Pool = odoo.sql_db.ConnectionPool(16)
+    name, info = odoo.sql_db.connection_info_for(to)
+    return odoo.sql_db.Connection(odoo.sql_db._Pool, name, info)
+odoo.sql_db.db_connect = db_connect
+"""
+WRAPPED_CONNECT = """
+import odoo.sql_db
+own = odoo.sql_db.db_connect
+def db_connect(*args, **kwargs):
+    return own(*args, **kwargs)
+odoo.sql_db.db_connect = db_connect
+"""
+
+
+def with_neighbour(deployment, folder, order: str, post_load: str, **options) -> dict:
+    """Options of an Odoo server that loads an addon with this code, too."""
+    name = neighbours.addon(folder, "neighbour", post_load)
+    modules = ",".join([series.SERVER_WIDE, *in_order(order, name)])
+    settings = {**deployment.direct_settings, "server_wide_modules": modules, **options}
+    return {"options": settings, "addons_path": f"{series.ADDONS},{CHECKOUT},{folder}"}
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_db_connect_is_wrapped_by_another_addon(deployment, tmp_path, order):
+    options = with_neighbour(deployment, tmp_path, order, WRAPPED_CONNECT, max_cron_threads=1)
+    with running(deployment, **options) as site:
+        assert site.deliver(5) == 5
+        assert site.odoo.ready().status_code == 200
+        if series.CRON_LISTENS:
+            assert site.starts(10)
+        with LoadingSessions(deployment) as watched:
+            site.odoo.run("-u", "bus", "--stop-after-init", "--no-http")
+        assert watched.roles == {ROLE}
+        assert "went t" not in site.odoo.log()
+
+
+def test_db_connect_is_replaced_by_another_addon(deployment, tmp_path):
+    """Updates have their session all the same; of what has not, the log tells."""
+    options = with_neighbour(deployment, tmp_path, "after", REPLACED_CONNECT)
+    with running(deployment, **options) as site:
+        site.deliver(1, timeout=2)
+        site.says("LISTEN imbus went to an ordinary connection")
+        assert "NOTIFY imbus went through an ordinary connection" in site.sender.log.read_text()
+        if series.NUMBER >= 15:
+            with LoadingSessions(deployment) as watched:
+                site.odoo.run("-u", "bus", "--stop-after-init", "--no-http")
+            assert watched.roles == {ROLE}

@@ -1,0 +1,51 @@
+"""What the outboxes of a server count, read by any of its processes."""
+
+import os
+
+from bus_alt_connection.outbox.counts import Counts, SharedCounts
+
+
+def in_a_child(function) -> int:
+    """Run this in a process that is forked, until the other one has looked; return its number."""
+    pid = os.fork()
+    if not pid:
+        function()
+        os.kill(os.getpid(), 19)  # stops: it is alive
+    os.waitpid(pid, os.WUNTRACED)
+    return pid
+
+
+def test_each_process_tells_of_all():
+    shared = SharedCounts()
+    shared.write(Counts(1, 2, 3, 4))
+
+    def child(number):
+        shared.begin()
+        shared.write(Counts(number, 0, 0, 0))
+
+    pids = [in_a_child(lambda number=number: child(number)) for number in range(20)]
+    try:
+        found = shared.read()
+        assert found == {
+            os.getpid(): Counts(1, 2, 3, 4),
+            **{pid: Counts(number) for number, pid in enumerate(pids)},
+        }
+    finally:
+        for pid in pids:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+    assert list(shared.read()) == [os.getpid()], "those that ended are forgotten"
+
+
+def test_rows_of_processes_that_ended_are_used_again(monkeypatch):
+    monkeypatch.setattr("bus_alt_connection.outbox.counts.ROWS", 2)
+    shared = SharedCounts()
+    for number in range(5):
+        pid = os.fork()
+        if not pid:
+            shared.begin()
+            shared.write(Counts(number))
+            os._exit(0)
+        os.waitpid(pid, 0)
+    shared.write(Counts(7))
+    assert shared.read() == {os.getpid(): Counts(7)}
