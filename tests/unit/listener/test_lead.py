@@ -7,7 +7,12 @@ from collections import Counter
 
 import pytest
 
-from bus_alt_connection.config.timing import JOIN_TIMEOUT, LEAD_RENEWAL, LEAD_TIMEOUT, STATUS_INTERVAL
+from bus_alt_connection.config.timing import (
+    JOIN_TIMEOUT,
+    LEAD_RENEWAL,
+    LEAD_TIMEOUT,
+    STATUS_INTERVAL,
+)
 from bus_alt_connection.listener import frames
 from bus_alt_connection.listener.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.listener.inbox import Inboxes
