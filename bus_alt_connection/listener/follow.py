@@ -178,7 +178,8 @@ class Feed:
         except LeaderLost as error:
             self.close()
             self._inbox.feed = None
-            self._on_lost(self._inbox, error)
+            if not self._inbox.closed:
+                self._on_lost(self._inbox, error)
 
     def report_missed(self) -> None:
         """Have the leader tell it again, once Odoo may be able to look."""
