@@ -13,7 +13,7 @@ import requests
 
 from ..stack import series
 from ..stack.client import BusClient
-from ..stack.deployment import deployment as running_deployment
+from ..stack.deployment import running_deployment
 from ..stack.process import wait_until
 from .conftest import running
 
