@@ -16,6 +16,8 @@ from odoo.cli import Command
 
 COMMAND = os.path.join("cli", "buscheck.py")
 NOT_IN_THE_FILE = "addons_path in {} leaves out {}: the server needs --addons-path, too"
+# the marks, where they cannot be shown
+ASCII = str.maketrans({"✓": "[ok]", "✗": "[failed]", "•": "-", "…": "...", "’": "'"})
 
 
 def folders() -> list:
@@ -25,10 +27,16 @@ def folders() -> list:
     return list(dict.fromkeys(there))
 
 
+def conf_file() -> str:
+    """Return the path of odoo.conf."""
+    # from 19.0 on an option; the attribute of before warns with a stack
+    return odoo.tools.config.options.get("config") or odoo.tools.config.rcfile
+
+
 def is_in_the_file(folder: str) -> bool:
     """Tell whether the server finds this folder without ``--addons-path``."""
     config, parser = odoo.tools.config, configparser.RawConfigParser(strict=False)
-    parser.read(config.rcfile)
+    parser.read(conf_file())
     paths = parser.get("options", "addons_path", fallback="").split(",")
     paths += [os.path.dirname(odoo.release.__file__) + "/addons", config.addons_data_dir]
     return os.path.dirname(folder) in [os.path.realpath(path.strip()) for path in paths]
@@ -36,8 +44,18 @@ def is_in_the_file(folder: str) -> bool:
 
 def finish(report: dict, text: str, status: int, as_json: bool) -> None:
     """Print the report, for machines or as this text, and end with this exit status."""
-    sys.stdout.write((json.dumps(report, indent=2) if as_json else text) + "\n")
+    sys.stdout.write(printable(json.dumps(report, indent=2) if as_json else text) + "\n")
     sys.exit(status)
+
+
+def printable(text: str) -> str:
+    """Return a text as the standard output can show it, which may not be UTF-8."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeError:
+        text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def list_databases(resolution) -> list:
@@ -94,7 +112,7 @@ class Buscheck(Command):
         if settings.has_direct_settings:
             notes = queue_job.describe_target(settings, resolution) + notes
         if not is_in_the_file(loaded):
-            notes.append(NOT_IN_THE_FILE.format(odoo.tools.config.rcfile, os.path.dirname(loaded)))
+            notes.append(NOT_IN_THE_FILE.format(conf_file(), os.path.dirname(loaded)))
         for path in others:
             notes.append(f"{path} has the same name and is not loaded: {loaded} comes first")
         findings += [finding.Finding(finding.Mark.NOTE, text) for text in notes]

@@ -10,7 +10,7 @@ import odoo
 from ..listener.inbox import Inbox
 from .bus_protocol import covering_channels, in_batches, is_valid_payload
 from .resolve import import_attribute
-from .targets import ListenTarget
+from .targets import SERVER, ListenTarget
 
 
 def make_inbox(row: ListenTarget) -> Inbox:
@@ -32,9 +32,12 @@ def make_inbox(row: ListenTarget) -> Inbox:
 def start_bus(row: ListenTarget | None) -> list[str]:
     """Let Odoo's dispatcher listen before the first subscription, and return its channel.
 
-    Only where it is going to: a prefork server has its websockets in the gevent process.
+    Only where it is going to: a prefork server has its websockets in the gevent process, and a WSGI
+    server of others, which calls Odoo without its own, may have none.
     """
     config = odoo.tools.config
+    if not import_attribute(SERVER).server:
+        return []
     if not row or config["test_enable"] or (config["workers"] and not odoo.evented):
         return []
     bus = import_attribute(row.module, row.subscriptions.split(".")[0])

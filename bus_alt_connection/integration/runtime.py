@@ -20,9 +20,12 @@ import re
 import threading
 from types import CodeType, FrameType
 
+import psycopg2
+
 import odoo
 
 from ..config.parameters import DEFAULT_DATABASE, Settings
+from ..config.settings import SECRET
 from ..config.timing import STOP_TIMEOUT
 from ..listener.follow import Follower
 from ..listener.inbox import LISTEN, Inbox, ListenCursor
@@ -30,19 +33,33 @@ from ..listener.listener import Listener
 from ..listener.sharing import Sharing
 from ..outbox.outbox import Outbox
 from ..postgres.proof import DirectConnections
+from ..postgres.session import one_line
 from . import bus, cron
 from .loading import ModuleLoading, RegistryConnection, for_transaction
+from .loading import _Pool as DirectPool
 from .resolve import Resolution, code_of
-from .targets import ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
+from .targets import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
 CHANNELS = ("imbus", "cron_trigger")
+LISTENING_MODULES = {row.module for row in TARGETS if isinstance(row, ListenTarget)}
 UNPATCHED_LISTEN = (
     "LISTEN %s went to an ordinary connection of Odoo, not through bus_alt_connection: behind a"
     " pooler no notification will arrive. Another addon has replaced odoo.sql_db.db_connect, or the"
     " function that listens: load bus_alt_connection last in server_wide_modules."
 )
+
+OTHER_LISTEN = (
+    "LISTEN %s of another addon went to a pooled connection: behind a pooler in transaction mode"
+    " nothing will arrive there. Let that addon call odoo.sql_db.db_connect in the function that runs"
+    " LISTEN, or connect to PostgreSQL itself."
+)
+NO_DIRECT_LISTEN = (
+    "%s.%s listens on the pooled connection, where nothing may arrive: no direct connection: %s"
+)
+# what a function that listens by itself has among its constants
+LISTEN_CONSTANT = re.compile(r"\s*listen\s+(\w+|\"\w+\"|{\w*}|%s)?\s*;?\s*", re.I)
 
 # Odoo 14.0 to 19.0: "notify imbus", "SELECT pg_notify('imbus', …)", or another function's name
 NOTIFY = re.compile(r"\s*(?:notify|select)\b.*\b(imbus|cron_trigger)\b", re.I | re.S)
@@ -64,6 +81,25 @@ def names_in_line(code: CodeType, line: int) -> frozenset[str]:
         if isinstance(instruction.argval, str)
         and any(start <= instruction.offset < end for start, end in ranges)
     )
+
+
+def is_direct(cursor) -> bool:
+    """Tell whether a cursor of Odoo's is one of PostgreSQL's own, not of a pooler."""
+    if isinstance(getattr(cursor, "_Cursor__pool", None), DirectPool):
+        return True
+    try:
+        # a pooler answers the start-up message itself, with a backend that does not exist
+        cursor._obj.execute("SELECT pg_backend_pid()")
+        return cursor._obj.fetchone() == (cursor._cnx.get_backend_pid(),)
+    except (psycopg2.Error, AttributeError):
+        return False
+
+
+@functools.lru_cache(maxsize=None)
+def listens(code: CodeType) -> bool:
+    """Tell whether a function that connects runs LISTEN itself."""
+    texts = (text for text in code.co_consts if isinstance(text, str))
+    return any(LISTEN_CONSTANT.fullmatch(text) for text in texts)
 
 
 class OutboxConnection:
@@ -93,6 +129,8 @@ class Runtime:
         self.settings, self.targets = settings, resolution.found
         self.unpatched_listens: set = set()  # channels whose LISTEN went to an ordinary connection
         self._unpatched_notifies: set = set()
+        self._other_listens: set = set()  # of other addons
+        self._listen_pooled: set = set()  # functions of other addons
         # workers are forked later; the gevent process is a program of its own
         server = os.getppid() if odoo.evented else os.getpid()
         self._sharing = Sharing(settings, version, server)
@@ -143,30 +181,56 @@ class Runtime:
             return ListenCursor(make_inbox(row), self.subscribe)
         if isinstance(row, SendTarget):
             return OutboxConnection(self.outbox)
+        if row is None and listens(caller.f_code):
+            connection = self._direct_for(caller, database)
+            if connection is not None:
+                return connection
         connection = db_connect(database, *args, **kwargs)
         if isinstance(row, LoadTarget) and not kwargs.get("readonly"):
             return RegistryConnection(connection, self.module_loading)
         return connection
 
+    def _direct_for(self, caller: FrameType, database: str):
+        """Return a direct connection for a function of another addon that listens, if there is one.
+
+        Odoo's own are in the table, and have an inbox.
+        """
+        module, name = str(caller.f_globals.get("__name__")), caller.f_code.co_name
+        if module in LISTENING_MODULES:
+            return None
+        try:
+            parameters = self.direct.prove(database).parameters
+            public = {key: text for key, text in parameters.items() if not SECRET.search(key)}
+            return odoo.sql_db.Connection(DirectPool(parameters), database, public)
+        except Exception as error:
+            if (module, name) not in self._listen_pooled:
+                self._listen_pooled.add((module, name))
+                _logger.warning(NO_DIRECT_LISTEN, module, name, one_line(error))
+            return None
+
     def execute(self, execute, cursor, query, *args, **kwargs):
         """Run a statement, so that module loading leaves nothing behind on pooled connections."""
-        if cursor.dbname == self.settings.database:
-            # odoo.tools.SQL has its text there (17.0 on)
-            self._report_unpatched(str(getattr(query, "code", query)))
+        text = query if isinstance(query, str) else str(getattr(query, "code", ""))
+        if LISTEN.match(text) or (cursor.dbname == self.settings.database and NOTIFY.match(text)):
+            self._report_unpatched(cursor, text)
         if isinstance(query, str) and self.module_loading.connection(cursor.dbname) is None:
             query = for_transaction(cursor.dbname, query)
         return execute(cursor, query, *args, **kwargs)
 
-    def _report_unpatched(self, query: str) -> None:
-        for pattern, reported, text in (
-            (LISTEN, self.unpatched_listens, UNPATCHED_LISTEN),
-            (NOTIFY, self._unpatched_notifies, UNPATCHED_NOTIFY),
-        ):
-            match = pattern.match(query)
-            channel = match[1].lower() if match else ""
-            if channel in CHANNELS and channel not in reported:
-                reported.add(channel)
-                _logger.error(text, channel)
+    def _report_unpatched(self, cursor, query: str) -> None:
+        """Log once that something bypasses this addon, where that matters."""
+        listen, notify = LISTEN.match(query), NOTIFY.match(query)
+        channel = (listen or notify)[1].lower()
+        own = channel in CHANNELS and cursor.dbname == self.settings.database
+        reported = self.unpatched_listens if listen else self._unpatched_notifies
+        known = reported if own else self._other_listens
+        if channel in known or is_direct(cursor):
+            return
+        known.add(channel)
+        if not own:
+            _logger.warning(OTHER_LISTEN, channel)
+        else:
+            _logger.error(UNPATCHED_LISTEN if listen else UNPATCHED_NOTIFY, channel)
 
     def load_modules(self, load_modules, registry, *args, **kwargs):
         """Install, update and remove modules in a session, whatever gave the registry its

@@ -38,6 +38,21 @@ def version() -> str:
         return ast.literal_eval(manifest.read())["version"]
 
 
+def repeats_parent() -> bool:
+    """Tell whether this is the gevent process of a prefork server, which has logged the same.
+
+    One that was started by itself (``odoo gevent``) has not.
+    """
+    if not odoo.evented:
+        return False
+    try:
+        with open(f"/proc/{os.getppid()}/cmdline", encoding="utf-8", errors="replace") as file:
+            parent = file.read().split("\0")
+    except OSError:  # not Linux
+        return True
+    return sys.argv[0] in parent and "gevent" not in parent
+
+
 def load_settings() -> parameters.Settings:
     """Return the settings of this Odoo.
 
@@ -56,8 +71,7 @@ def start() -> None:
     :raises SystemExit: on a bad setting, after one line in the log. Nothing else stops the server:
         it is not to be worse than without the addon.
     """
-    # the gevent process of a prefork server would log it a second time
-    if not odoo.evented:
+    if not repeats_parent():
         # another addon of the same name may come first in addons_path: show which one this is
         _logger.info("bus_alt_connection %s from %s", version(), ADDON)
     try:
@@ -77,7 +91,7 @@ def start() -> None:
             install(settings, version())
         except Exception:
             _logger.critical(CANNOT_BEGIN, exc_info=True)
-    elif not odoo.evented:
+    elif not repeats_parent():
         _logger.warning("%s%s", NOTHING_SET, _what_works(settings))
 
 

@@ -12,9 +12,10 @@ from collections import deque
 from typing import Collection
 
 from ..config.timing import CATCH_UP_JITTER, CATCH_UP_PERIOD, NEVER
+from ..postgres.log import PatientLogger
 from .inbox import AnyInbox
 
-_logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.catchup"))
 
 _logged_errors: set = set()
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Callable, Collection, Iterator, Mapping, Union
 
 from psycopg2.extensions import Notify
 
+from ..postgres.log import PatientLogger
 from ..postgres.wakeup import Wakeup
 from .frames import heard
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 else:
     AnyInbox = object
 
-_logger = logging.getLogger("odoo.addons.bus_alt_connection.inbox")
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.inbox"))
 
 ALL_DATABASES = ""  # the payload that stands for all databases that Odoo serves
 NOT_READABLE = "%s: ignored a notification that Odoo cannot read: it is not from Odoo"

@@ -24,13 +24,14 @@ from ..config.timing import (
     NEVER,
     STATUS_INTERVAL,
 )
+from ..postgres.log import PatientLogger
 from ..postgres.wakeup import Stopped, Wakeup
 from . import frames
 from .frames import Hello, Look, Missed, ProtocolError, Status
 from .ipc import Timer, open_socket, peer_of, send_with_timer
 from .status import State
 
-_logger = logging.getLogger("odoo.addons.bus_alt_connection.listener")
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
 BACKLOG = 1024
 MAX_SILENT = 32  # connections that have not said yet what they want

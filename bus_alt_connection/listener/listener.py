@@ -27,6 +27,7 @@ from ..config.parameters import Settings
 from ..config.timing import AFTER_UNEXPECTED_ERROR, DEFAULT_TIMING, Timing
 from ..postgres.backoff import Backoff
 from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.log import PatientLogger
 from ..postgres.session import one_line
 from ..postgres.wakeup import Stopped, Wakeup
 from .catch_up import CatchUp
@@ -35,7 +36,7 @@ from .probe import CHANNEL, Probe, Prober, send_probe
 from .session import ListenSession, ProbeTimeout, RoutedConnect, by_channel, classify
 from .status import Failure, ListenerStatus, State
 
-_logger = logging.getLogger("odoo.addons.bus_alt_connection.listener")
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
 
 class Listener(threading.Thread):

@@ -18,6 +18,7 @@ import time
 
 from ..config.parameters import Settings
 from ..config.timing import AFTER_UNEXPECTED_ERROR, JOIN_INTERVAL
+from ..postgres.log import PatientLogger
 from .follow import CannotFollow, Feed, Follower, LeaderLost, Link, connect
 from .frames import Hello
 from .inbox import Inbox
@@ -26,7 +27,7 @@ from .lead import BACKLOG, Lead
 from .listener import Listener
 from .status import Failure
 
-_logger = logging.getLogger("odoo.addons.bus_alt_connection.listener")
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
 ALONE = "%s: no listener is shared with other processes: %s. This process listens for itself."
 LEADS = "%s: this process listens for the others from now on: %s"

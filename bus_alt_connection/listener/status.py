@@ -20,9 +20,10 @@ import enum
 import logging
 
 from ..config.timing import NEVER, Timing
+from ..postgres.log import PatientLogger
 
 # operators alert on this name: it does not follow the file's
-_logger = logging.getLogger("odoo.addons.bus_alt_connection.state")
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.state"))
 
 LOG_BURST = 3
 

@@ -32,13 +32,14 @@ import psycopg2
 from ..config import timing
 from ..postgres.backoff import Backoff
 from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.log import PatientLogger
 from ..postgres.pool_mode import PoolMode
 from ..postgres.session import UNINTERRUPTED, Session, one_line
 from ..postgres.wakeup import Stopped, Wakeup
 from .counts import Counts, SharedCounts
 from .session import NotifySession, look_up
 
-_logger = logging.getLogger("odoo.addons.bus_alt_connection.outbox")
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.outbox"))
 
 MAX_PENDING = 10000  # different statements: a payload has at most 8 kB, so these have 80 MB
 MAX_STATEMENTS = 1000  # looked at for one round trip

@@ -46,7 +46,8 @@ def list_channels(runtime, expected: Collection[str]) -> list[Channel]:
     channels = []
     for channel in sorted({*own, *expected, *unpatched}):
         state = status.state if channel in status.channels else State.STARTING
-        if stale or channel in unpatched:
+        # another addon may listen there as well
+        if stale or (channel in unpatched and channel not in own):
             state = State.DEAF
         channels.append(Channel(channel, state.value, age))
     return channels

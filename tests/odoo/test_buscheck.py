@@ -30,6 +30,20 @@ def test_all_well(idle, deployment):
     assert deployment.password not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_that_is_not_utf_8(idle, encoding):
+    idle.environ.update(PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    done = idle.buscheck()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "Notifications arrive."
+    assert "[ok] a NOTIFY on the pooled connection was heard at" in done.stdout
+
+
+def test_nothing_but_the_report(idle):
+    idle.environ["PYTHONWARNINGS"] = "default"
+    assert "rcfile" not in idle.buscheck().stderr
+
+
 def test_for_machines(idle, deployment):
     idle.environ["IMDISPATCHER_DB_HOST"] = "localhost"
     report = json.loads(idle.buscheck("--json").stdout)

@@ -6,6 +6,7 @@ import pytest
 
 from ..stack import neighbours, series
 from ..stack.odoo import CHECKOUT, ROLE
+from ..stack.process import Process, wait_until
 from ..stack.users import LoadingSessions
 from .conftest import running
 
@@ -159,3 +160,82 @@ def test_db_connect_is_replaced_by_another_addon(deployment, tmp_path):
             with LoadingSessions(deployment) as watched:
                 site.odoo.run("-u", "bus", "--stop-after-init", "--no-http")
             assert watched.roles == {ROLE}
+
+
+# as Odoo's bus does it, in a function of its own
+LISTENER = """
+import select, threading
+import odoo, odoo.sql_db
+def listen():
+    with odoo.sql_db.db_connect({database!r}).cursor() as cr:
+        cr.execute("LISTEN {channel}")
+        cr.commit()
+        connection = cr._cnx
+        print("begins", flush=True)
+        while True:
+            if select.select([connection], [], [], 60)[0]:
+                connection.poll()
+                while connection.notifies:
+                    print("arrived", connection.notifies.pop().payload, flush=True)
+threading.Thread(target=listen, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("database, channel", [("postgres", "hot_test"), ("postgres", "imbus")])
+def test_an_addon_that_listens_by_itself(deployment, tmp_path, order, database, channel):
+    """Behind a pooler, too; and Odoo's bus is ready, whatever it listens on."""
+    post_load = LISTENER.format(database=database, channel=channel)
+    if order == "before":  # it connects once all are loaded
+        post_load = post_load.replace("def listen():", "def listen():\n    import time\n    time.sleep(3)")
+    options = with_neighbour(deployment, tmp_path, order, post_load)
+    with running(deployment, **options) as site, deployment.pooled.connected("postgres") as sender:
+        try:
+            site.says("begins", 8)
+        except TimeoutError:
+            raise AssertionError(site.odoo.log()[-3000:])
+        cursor = sender.cursor()
+        for i in range(20):
+            cursor.execute("SELECT pg_notify(%s, %s)", [channel, f'["number {i}"]'])
+            site.deliver(1)  # others use the pooler's connections meanwhile
+        site.says("number 19")
+        assert site.odoo.log().count('arrived ["number ') == 20
+        assert site.odoo.ready().status_code == 200
+        assert "LISTEN" not in site.odoo.log()
+
+
+def test_one_that_listens_elsewhere_is_told(deployment, tmp_path):
+    post_load = LISTENER.replace(
+        'cr.execute("LISTEN {channel}")', 'run = cr.execute; run(" ".join(["LISTEN", "elsewhere"]))'
+    ).format(database="postgres")
+    options = with_neighbour(deployment, tmp_path, "after", post_load)
+    with running(deployment, **options) as site:
+        site.says("LISTEN elsewhere of another addon went to a pooled connection")
+        assert site.odoo.ready().status_code == 200
+    options = with_neighbour(deployment, tmp_path / "plain", "after", post_load)
+    with running(deployment, deployment.direct, **options) as site:
+        site.says("begins")
+        assert "went to" not in site.odoo.log()
+
+
+def test_a_wsgi_server_of_others_has_no_listener_until_it_is_needed(tmp_path):
+    """As ``odoo-wsgi.example.py`` of Odoo under gunicorn."""
+    code = f"{ASK}\nimport threading\nprint([each.name for each in threading.enumerate()])"
+    done = neighbours.load(tmp_path, [OWN], code)
+    assert done.returncode == 0, done.stderr
+    assert "listener" not in done.stdout
+
+
+START = "bus_alt_connection: bus_alt_connection "
+
+
+def test_a_gevent_process_by_itself_says_that_it_starts(deployment, prefork):
+    assert prefork.odoo.log().count(START) == 1, "that of a prefork server does not"
+    with deployment.odoo(options=deployment.direct_settings, start=False) as odoo:
+        python, program, *conf = odoo.argv()
+        process = Process(odoo.folder / "gevent.log")
+        process.start([python, program, "gevent", *conf], env=odoo.environ, cwd=odoo.folder)
+        try:
+            wait_until(lambda: START in process.text(), "it says so")
+        finally:
+            process.stop()

@@ -34,6 +34,7 @@ def test_only_a_listener_that_is_there_and_hears_is_ready():
     assert status_code() == "503"
     assert status_code(listening(), alive=False) == "503"
     assert status_code(listening(), unpatched=["cron_trigger"]) == "503"
+    assert status_code(listening(), unpatched=["imbus"]) == "200", "another addon listens, too"
 
 
 def test_a_listener_that_proves_nothing_any_more():
