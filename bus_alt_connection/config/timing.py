@@ -52,9 +52,19 @@ AFTER_UNEXPECTED_ERROR = 1.0
 # how often a wait looks whether it has to end
 POLL_INTERVAL = 0.1
 
-# catching up: between two batches; until the first one, at most: other processes catch up too
+# Catching up with everybody: the next batch is told once the last one is done; after so long if at
+# most half of Odoo's pool is in use; at the latest. At most so long until the first one: other
+# processes catch up too.
+CATCH_UP_CHECK = 0.02
 CATCH_UP_PERIOD = 0.1
+CATCH_UP_MAX_PERIOD = 1.0
 CATCH_UP_JITTER = 0.3
+
+# asking a database who missed something; so long the others wait for the answers of all databases
+MISSED_STATEMENT_TIMEOUT_MS = 1000  # milliseconds
+MISSED_TIMEOUT = 2.0
+# create_date of a row is when its transaction began: by default Odoo ends a request after so long
+MISSED_MARGIN = 120.0
 
 # the outbox
 ANSWER_TIMEOUT = 10.0  # connecting and each answer: a pooler that is paused gives it late

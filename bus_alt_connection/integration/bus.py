@@ -4,27 +4,121 @@
 from __future__ import annotations
 
 import functools
+import logging
+import re
+import time
+from typing import Mapping
 
 import odoo
 
+from ..config.timing import MISSED_MARGIN, MISSED_STATEMENT_TIMEOUT_MS
 from ..listener.inbox import Inbox
-from .bus_protocol import covering_channels, in_batches, is_valid_payload
+from .bus_protocol import (
+    BATCH,
+    as_subscribed,
+    covering_channels,
+    databases_of,
+    in_batches,
+    is_valid_payload,
+)
 from .resolve import import_attribute
 from .targets import ListenTarget
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
+
+# how many messages a search looks at, from the newest on: there is no index on create_date
+NEWEST = 10_000
+
+# create_date is when the transaction began, in UTC; id has the table's only index
+MISSED = """
+    SELECT id, channel FROM (
+        SELECT id, channel, create_date FROM bus_bus ORDER BY id DESC LIMIT %s
+    ) AS newest
+    WHERE create_date > now() AT TIME ZONE 'UTC' - %s * interval '1 second'
+    ORDER BY id DESC
+"""
+
+# how Odoo's pool describes itself, from 14.0 on
+POOL = re.compile(r"used=(\d+)/count=\d+/max=(\d+)")
+UNKNOWN_USE, UNKNOWN_SIZE = 1 / 4, 64  # tells as many as ever
+
+
+class MissedMessages:
+    """Asks Odoo's databases who missed something, on Odoo's own pooled connections."""
+
+    def __init__(self, row: ListenTarget):
+        self._row = row
+        self._searched_at: dict[str, float] = {}  # by database; monotonic seconds
+        self._found: dict[str, set[int]] = {}  # by database: the messages of the last search
+        self._channels: list = []  # of those who are told
+
+    def payloads_for_missed(self, age: float) -> list[list[str]]:
+        """Return payloads, in batches, for those who missed something; the newest first.
+
+        A database that does not answer is left out.
+
+        :param age: seconds in which notifications may have been missed
+        """
+        subscriptions = self._subscriptions()
+        channels = (
+            as_subscribed(text)
+            for database in databases_of(subscriptions)
+            # no other name is connected to
+            if database in odoo.modules.registry.Registry.registries
+            for text in self._missed_in(database, age)
+        )
+        self._channels = list(dict.fromkeys(c for c in channels if c in subscriptions))
+        return in_batches(self._channels, _batch_size())
+
+    def payloads_for_everybody(self) -> list[list[str]]:
+        """Return payloads, in batches, for all but those who were told just now."""
+        told, self._channels = self._channels, []
+        return in_batches(covering_channels(self._subscriptions(), told), _batch_size())
+
+    def _subscriptions(self) -> Mapping:
+        return import_attribute(self._row.module, self._row.subscriptions)
+
+    def _missed_in(self, database: str, age: float) -> list[str]:
+        """Return the channels of messages that the last search has not found, as JSON."""
+        now = time.monotonic()
+        age = min(age, now - self._searched_at.get(database, 0.0))
+        try:
+            with odoo.sql_db.db_connect(database).cursor() as cr:
+                timeout = f"SET LOCAL statement_timeout = {MISSED_STATEMENT_TIMEOUT_MS}"
+                cr.execute(timeout, log_exceptions=False)
+                cr.execute(MISSED, [NEWEST, age + MISSED_MARGIN], log_exceptions=False)
+                messages = dict(cr.fetchall())
+        except Exception as error:  # everybody is told all the same
+            _logger.debug("%s: who missed something is not known: %s", database, error)
+            return []
+        before = self._found.get(database, set())
+        self._searched_at[database], self._found[database] = now, set(messages)
+        return [channel for number, channel in messages.items() if number not in before]
+
+
+def pool_use() -> float:
+    """Return which share of Odoo's pool of connections is in use."""
+    match = POOL.search(repr(odoo.sql_db._Pool))
+    return int(match[1]) / int(match[2]) if match else UNKNOWN_USE
+
+
+def _batch_size() -> int:
+    """Return how many are told at once: with what the pool may have in use, never all of it."""
+    match = POOL.search(repr(odoo.sql_db._Pool))
+    return max(1, min(BATCH, int(match[2] if match else UNKNOWN_SIZE) // 4))
 
 
 def make_inbox(row: ListenTarget) -> Inbox:
     """Return the inbox of Odoo's bus."""
-
-    def catch_up_payloads():
-        return in_batches(covering_channels(import_attribute(row.module, row.subscriptions)))
-
+    missed = MissedMessages(row)
     is_valid = functools.partial(is_valid_payload, nested_channels=row.nested_channels)
     return Inbox(
         row.channel,
         catch_up_while_deaf=True,
         is_valid=is_valid,
-        catch_up_payloads=catch_up_payloads,
+        catch_up_payloads=missed.payloads_for_everybody,
+        find_missed=missed.payloads_for_missed,
+        pool_use=pool_use,
     )
 
 

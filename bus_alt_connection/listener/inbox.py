@@ -35,6 +35,9 @@ class Inbox:
         as the bus does; it then has something to look for from the start
     :param is_valid: tells of a payload whether Odoo's loop survives it
     :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it serves
+    :param find_missed: returns payloads, in batches, for those who missed something in so many
+        seconds; called in a thread of its own, since it waits for the database
+    :param pool_use: returns which share of Odoo's pool of connections is in use
     :param list_databases: returns the payloads for which ``ALL_DATABASES`` stands; called in Odoo's
         own thread, since it may have to wait for the database
     """
@@ -45,12 +48,16 @@ class Inbox:
         catch_up_while_deaf: bool = False,
         is_valid: Callable[[str], bool] = lambda payload: True,
         catch_up_payloads: Callable[[], list[list[str]]] = lambda: [[ALL_DATABASES]],
+        find_missed: Callable[[float], list[list[str]]] | None = None,
+        pool_use: Callable[[], float] = lambda: 0.0,
         list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],
     ):
         self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
         self.catch_up_payloads = catch_up_payloads
+        self.find_missed, self.pool_use = find_missed, pool_use
         # the bus listens because a browser has subscribed, maybe a moment ago
         self.needs_catch_up = catch_up_while_deaf
+        self.missed_since = 0.0  # monotonic seconds; what was sent before has arrived
         self.rejected_count = 0  # payloads that were kept from Odoo
         self.closed = 0
         self.notifies: list = []

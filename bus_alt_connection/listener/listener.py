@@ -75,9 +75,10 @@ class Listener(threading.Thread):
         self._settings, self._timing, self._clock = settings, timing, clock
         self._connect = connect or RoutedConnect(settings.pooled)
         self._send_probe = send_probe
-        self._backoff, self._catch_up = Backoff(timing), CatchUp()
-        self._probe_schedule = ProbeSchedule(timing)
         self._wakeup = wakeup or Wakeup()
+        self._backoff, self._catch_up = Backoff(timing), CatchUp(self._wakeup.wake)
+        self._probe_schedule = ProbeSchedule(timing)
+        self._proven_at = clock()  # what was sent before has arrived
         self._lock = threading.Lock()  # guards _inboxes, which is replaced as a whole
         self._inboxes: tuple[Inbox, ...] = ()
         self._session: ListenSession | None = None
@@ -96,7 +97,7 @@ class Listener(threading.Thread):
             if self._wakeup.stopped or (self.ident is not None and not self.is_alive()):
                 return False
             self._inboxes = (*self._inboxes, inbox)
-        inbox.on_close = self.remove
+        inbox.on_close, inbox.missed_since = self.remove, self._clock()
         self._wakeup.wake()
         return True
 
@@ -150,7 +151,8 @@ class Listener(threading.Thread):
         if self._channels:
             self._channels, self._probe = (), None
         for inbox in self._inboxes:
-            inbox.needs_catch_up = True
+            if not inbox.needs_catch_up:
+                inbox.needs_catch_up, inbox.missed_since = True, self._proven_at
         self._probe_schedule.lost(now, bool(self._buses()))
         self.status.mark_deaf(now, reason, error)
         return self._backoff.next_attempt_at(began, now, unavailable)
@@ -197,6 +199,7 @@ class Listener(threading.Thread):
             payloads.setdefault(notification.channel, []).append(notification.payload)
         round_trip = self._probe_schedule.received(now, payloads.pop(CHANNEL, []))
         if self._probe_schedule.proven:
+            self._proven_at = now
             self.status.mark_listening(now, session.describe(), round_trip)
         for inbox in self._inboxes:
             inbox.deliver(payloads.get(inbox.channel, []))
@@ -248,10 +251,10 @@ class Listener(threading.Thread):
         self._notified_server = taken.result()
         self._probe_schedule.sent(now)
         buses = self._buses()
-        if buses and not self._catch_up.busy:  # a long round is finished first
-            self._catch_up.schedule(now, buses)
-            for inbox in buses:
-                inbox.needs_catch_up = True  # until it listens, there may be more
+        # a long round is finished first
+        self._catch_up.schedule(now, buses, only_missed=self._catch_up.busy)
+        for inbox in buses:
+            inbox.needs_catch_up = True  # until it listens, there may be more
 
     def _buses(self) -> list[Inbox]:
         """Return the inboxes whose function of Odoo has something to do while deaf."""
