@@ -64,7 +64,7 @@ class MissedMessages:
             as_subscribed(text)
             for database in databases_of(subscriptions)
             # no other name is connected to
-            if database in odoo.modules.registry.Registry.registries
+            if database in import_attribute("odoo.modules.registry", "Registry.registries")
             for text in self._missed_in(database, age)
         )
         self._channels = list(dict.fromkeys(c for c in channels if c in subscriptions))
@@ -84,9 +84,9 @@ class MissedMessages:
         age = min(age, now - self._searched_at.get(database, 0.0))
         try:
             with odoo.sql_db.db_connect(database).cursor() as cr:
-                timeout = f"SET LOCAL statement_timeout = {MISSED_STATEMENT_TIMEOUT_MS}"
-                cr.execute(timeout, log_exceptions=False)
-                cr.execute(MISSED, [NEWEST, age + MISSED_MARGIN], log_exceptions=False)
+                timeout, age = MISSED_STATEMENT_TIMEOUT_MS, age + MISSED_MARGIN
+                cr.execute("SET LOCAL statement_timeout = %s", [timeout], log_exceptions=False)
+                cr.execute(MISSED, [NEWEST, age], log_exceptions=False)
                 messages = dict(cr.fetchall())
         except Exception as error:  # everybody is told all the same
             _logger.debug("%s: who missed something is not known: %s", database, error)

@@ -35,32 +35,32 @@ _logged_errors: set = set()
 
 
 def may_tell(waited: float, pool_use: float) -> bool:
-    """Tell whether the next batch may be told.
+    """Tell whether the next batch may be told; this is asked each ``CATCH_UP_CHECK``.
 
     :param waited: seconds since the last one
     :param pool_use: the share of Odoo's pool that is in use: what it has left is for ordinary
         notifications
     """
     if pool_use <= ALMOST_FREE:
-        return waited >= CATCH_UP_CHECK
+        return True
     return waited >= (CATCH_UP_PERIOD if pool_use <= HALF else CATCH_UP_MAX_PERIOD)
 
 
 class CatchUp:
     """What is left to deliver, some at a time; the caller tells the time (monotonic seconds).
 
-    :param wake: called from another thread, when there may be something to deliver
     :param uniform: draws a number from a range
+    :param wake: called from another thread, when there may be something to deliver
     :param start: runs a function in a thread of this name
     """
 
     def __init__(
         self,
-        wake: Callable[[], None] = lambda: None,
         uniform=random.uniform,
+        wake: Callable[[], None] = lambda: None,
         start: Callable[[str, Callable], Future] = in_background,
     ):
-        self._wake, self._uniform, self._start = wake, uniform, start
+        self._uniform, self._wake, self._start = uniform, wake, start
         self._due, self._told_at = 0.0, -NEVER
         self._pending: deque = deque()  # (inbox, payloads)
         self._searches: dict[Inbox, Future] = {}  # who missed something
@@ -105,7 +105,7 @@ class CatchUp:
                 found = [] if search.exception() else search.result()
                 if found:
                     self._pending.extendleft((inbox, payloads) for payloads in reversed(found))
-                    self._due = now
+                    self._due = max(now, self._told_at + CATCH_UP_CHECK)
         for inbox, deadline in list(self._rounds.items()):
             if inbox not in self._searches or now >= deadline:
                 del self._rounds[inbox]

@@ -76,7 +76,7 @@ class Listener(threading.Thread):
         self._connect = connect or RoutedConnect(settings.pooled)
         self._send_probe = send_probe
         self._wakeup = wakeup or Wakeup()
-        self._backoff, self._catch_up = Backoff(timing), CatchUp(self._wakeup.wake)
+        self._backoff, self._catch_up = Backoff(timing), CatchUp(wake=self._wakeup.wake)
         self._probe_schedule = ProbeSchedule(timing)
         self._proven_at = clock()  # what was sent before has arrived
         self._lock = threading.Lock()  # guards _inboxes, which is replaced as a whole
