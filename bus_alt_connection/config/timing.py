@@ -52,10 +52,10 @@ AFTER_UNEXPECTED_ERROR = 1.0
 # how often a wait looks whether it has to end
 POLL_INTERVAL = 0.1
 
-# Catching up with everybody: the next batch is told once the last one is done; after so long if at
-# most half of Odoo's pool is in use; at the latest. At most so long until the first one: other
-# processes catch up too.
-CATCH_UP_CHECK = 0.02
+# Catching up with everybody: so long after a batch Odoo's pool is asked for a connection, and the
+# next batch follows once there was one, at the latest after the longest period; where there is no
+# pool to ask, after a period. At most so long until the first one: other processes catch up too.
+CATCH_UP_ASK = 0.02
 CATCH_UP_PERIOD = 0.1
 CATCH_UP_MAX_PERIOD = 1.0
 CATCH_UP_JITTER = 0.3

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
+import random
 import time
 from typing import Mapping
 
 import odoo
 
+from ..config.parameters import DEFAULT_DATABASE
 from ..config.timing import MISSED_MARGIN, MISSED_STATEMENT_TIMEOUT_MS
 from ..listener.inbox import Inbox
 from .bus_protocol import (
-    BATCH,
     as_subscribed,
     covering_channels,
     databases_of,
@@ -38,10 +38,6 @@ MISSED = """
     ORDER BY id DESC
 """
 
-# how Odoo's pool describes itself, from 14.0 on
-POOL = re.compile(r"used=(\d+)/count=\d+/max=(\d+)")
-UNKNOWN_USE, UNKNOWN_SIZE = 1 / 4, 64  # tells as many as ever
-
 
 class MissedMessages:
     """Asks Odoo's databases who missed something, on Odoo's own pooled connections."""
@@ -62,18 +58,30 @@ class MissedMessages:
         subscriptions = self._subscriptions()
         channels = (
             as_subscribed(text)
-            for database in databases_of(subscriptions)
-            # no other name is connected to
-            if database in import_attribute("odoo.modules.registry", "Registry.registries")
+            for database in self._databases()
             for text in self._missed_in(database, age)
         )
         self._channels = list(dict.fromkeys(c for c in channels if c in subscriptions))
-        return in_batches(self._channels, _batch_size())
+        return in_batches(self._channels)
 
     def payloads_for_everybody(self) -> list[list[str]]:
         """Return payloads, in batches, for all but those who were told just now."""
         told, self._channels = self._channels, []
-        return in_batches(covering_channels(self._subscriptions(), told), _batch_size())
+        return in_batches(covering_channels(self._subscriptions(), told))
+
+    def use_pool(self) -> None:
+        """Wait for a connection of Odoo's pool and for the pooler, as a websocket does.
+
+        :raises psycopg2.Error: where there is none to be had; also ``PoolError``
+        """
+        database = random.choice(self._databases() or [DEFAULT_DATABASE])
+        with odoo.sql_db.db_connect(database).cursor() as cr:
+            cr.execute("SELECT 1", log_exceptions=False)
+
+    def _databases(self) -> list[str]:
+        """Return the databases that have subscribers; no other name is ever connected to."""
+        served = import_attribute("odoo.modules.registry", "Registry.registries")
+        return [name for name in databases_of(self._subscriptions()) if name in served]
 
     def _subscriptions(self) -> Mapping:
         return import_attribute(self._row.module, self._row.subscriptions)
@@ -96,18 +104,6 @@ class MissedMessages:
         return [channel for number, channel in messages.items() if number not in before]
 
 
-def pool_use() -> float:
-    """Return which share of Odoo's pool of connections is in use."""
-    match = POOL.search(repr(odoo.sql_db._Pool))
-    return int(match[1]) / int(match[2]) if match else UNKNOWN_USE
-
-
-def _batch_size() -> int:
-    """Return how many are told at once: with what the pool may have in use, never all of it."""
-    match = POOL.search(repr(odoo.sql_db._Pool))
-    return max(1, min(BATCH, int(match[2] if match else UNKNOWN_SIZE) // 4))
-
-
 def make_inbox(row: ListenTarget) -> Inbox:
     """Return the inbox of Odoo's bus."""
     missed = MissedMessages(row)
@@ -118,7 +114,7 @@ def make_inbox(row: ListenTarget) -> Inbox:
         is_valid=is_valid,
         catch_up_payloads=missed.payloads_for_everybody,
         find_missed=missed.payloads_for_missed,
-        pool_use=pool_use,
+        use_pool=missed.use_pool,
     )
 
 

@@ -98,9 +98,9 @@ def covering_channels(subscriptions: Mapping, told: Collection = ()) -> list[str
     return list(dict.fromkeys(channel_of.values()))
 
 
-def in_batches(channels: list, size: int = BATCH) -> list[list[str]]:
-    """Return notifications of the bus that name all these channels, in batches of this size."""
-    return [[json.dumps(channels[i : i + size])] for i in range(0, len(channels), size)]
+def in_batches(channels: list) -> list[list[str]]:
+    """Return notifications of the bus that name all these channels, in batches."""
+    return [[json.dumps(channels[i : i + BATCH])] for i in range(0, len(channels), BATCH)]
 
 
 def _is_writable(channel: object) -> bool:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Callable, Iterable
 
 from ..config.timing import (
-    CATCH_UP_CHECK,
+    CATCH_UP_ASK,
     CATCH_UP_JITTER,
     CATCH_UP_MAX_PERIOD,
     CATCH_UP_PERIOD,
@@ -27,27 +27,15 @@ from .inbox import Inbox
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
 
-# of Odoo's pool: the last batch is done, but for what happens all the time
-ALMOST_FREE = 1 / 16
-HALF = 1 / 2
-
 _logged_errors: set = set()
-
-
-def may_tell(waited: float, pool_use: float) -> bool:
-    """Tell whether the next batch may be told; this is asked each ``CATCH_UP_CHECK``.
-
-    :param waited: seconds since the last one
-    :param pool_use: the share of Odoo's pool that is in use: what it has left is for ordinary
-        notifications
-    """
-    if pool_use <= ALMOST_FREE:
-        return True
-    return waited >= (CATCH_UP_PERIOD if pool_use <= HALF else CATCH_UP_MAX_PERIOD)
 
 
 class CatchUp:
     """What is left to deliver, some at a time; the caller tells the time (monotonic seconds).
+
+    Each batch makes Odoo take connections of its pool. A question of this class's own queues up
+    behind them: with its answer the next batch is due. So it is as fast as pool, pooler and process
+    let it, and ordinary notifications never wait for more than a batch.
 
     :param uniform: draws a number from a range
     :param wake: called from another thread, when there may be something to deliver
@@ -61,7 +49,9 @@ class CatchUp:
         start: Callable[[str, Callable], Future] = in_background,
     ):
         self._uniform, self._wake, self._start = uniform, wake, start
-        self._due, self._told_at = 0.0, -NEVER
+        self._due = 0.0
+        self._told: Inbox | None = None  # the last batch, while its pool is not asked yet
+        self._answer: Future | None = None  # of the pool
         self._pending: deque = deque()  # (inbox, payloads)
         self._searches: dict[Inbox, Future] = {}  # who missed something
         self._rounds: dict[Inbox, float] = {}  # until when it waits for the search
@@ -79,8 +69,7 @@ class CatchUp:
             inbox.needs_catch_up = False
             if inbox.find_missed and inbox not in self._searches:
                 find = functools.partial(inbox.find_missed, now - inbox.missed_since)
-                self._searches[inbox] = self._start("catch_up", find)
-                self._searches[inbox].add_done_callback(lambda _search: self._wake())
+                self._searches[inbox] = self._in_background(find)
             if not only_missed:
                 self._rounds[inbox] = now + MISSED_TIMEOUT
         self._take_found(now)
@@ -88,13 +77,28 @@ class CatchUp:
     def deliver_due(self, now: float) -> None:
         """Deliver what is due, if anything is."""
         self._take_found(now)
-        if self._pending and now >= self._due:
-            self._due = now + CATCH_UP_CHECK
-            inbox, payloads = self._pending[0]
-            if may_tell(now - self._told_at, inbox.pool_use()):
-                self._told_at = now
-                self._pending.popleft()
-                inbox.deliver(payloads)
+        if self._answer and self._answer.done():
+            # a pool without a connection to spare is left alone for a while
+            self._due = now + CATCH_UP_MAX_PERIOD if self._answer.exception() else now
+            self._answer = None
+        if now < self._due:
+            return
+        if not self._pending:
+            self._told = None
+            return
+        if self._told and self._told.use_pool and not self._answer:
+            self._answer = self._in_background(self._told.use_pool)
+            self._told, self._due = None, now + CATCH_UP_MAX_PERIOD
+            return
+        self._told, payloads = self._pending.popleft()
+        period = CATCH_UP_ASK if self._told.use_pool else CATCH_UP_PERIOD
+        self._due = now + (CATCH_UP_MAX_PERIOD if self._answer else period)
+        self._told.deliver(payloads)
+
+    def _in_background(self, function: Callable) -> Future:
+        future = self._start("catch_up", function)
+        future.add_done_callback(lambda _future: self._wake())
+        return future
 
     def _take_found(self, now: float) -> None:
         """Take what searches have found, and begin rounds that need not wait any longer."""
@@ -103,9 +107,9 @@ class CatchUp:
                 del self._searches[inbox]
                 # without an answer everybody is told all the same
                 found = [] if search.exception() else search.result()
-                if found:
-                    self._pending.extendleft((inbox, payloads) for payloads in reversed(found))
-                    self._due = max(now, self._told_at + CATCH_UP_CHECK)
+                self._pending.extendleft((inbox, payloads) for payloads in reversed(found))
+                if found and not self._told and not self._answer:
+                    self._due = now
         for inbox, deadline in list(self._rounds.items()):
             if inbox not in self._searches or now >= deadline:
                 del self._rounds[inbox]

@@ -37,7 +37,8 @@ class Inbox:
     :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it serves
     :param find_missed: returns payloads, in batches, for those who missed something in so many
         seconds; called in a thread of its own, since it waits for the database
-    :param pool_use: returns which share of Odoo's pool of connections is in use
+    :param use_pool: waits for a connection of Odoo's pool, uses it and gives it back; called in
+        such a thread too
     :param list_databases: returns the payloads for which ``ALL_DATABASES`` stands; called in Odoo's
         own thread, since it may have to wait for the database
     """
@@ -49,12 +50,12 @@ class Inbox:
         is_valid: Callable[[str], bool] = lambda payload: True,
         catch_up_payloads: Callable[[], list[list[str]]] = lambda: [[ALL_DATABASES]],
         find_missed: Callable[[float], list[list[str]]] | None = None,
-        pool_use: Callable[[], float] = lambda: 0.0,
+        use_pool: Callable[[], object] | None = None,
         list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],
     ):
         self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
         self.catch_up_payloads = catch_up_payloads
-        self.find_missed, self.pool_use = find_missed, pool_use
+        self.find_missed, self.use_pool = find_missed, use_pool
         # the bus listens because a browser has subscribed, maybe a moment ago
         self.needs_catch_up = catch_up_while_deaf
         self.missed_since = 0.0  # monotonic seconds; what was sent before has arrived

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from bus_alt_connection.config.timing import (
-    CATCH_UP_CHECK,
+    CATCH_UP_ASK,
     CATCH_UP_JITTER,
     CATCH_UP_MAX_PERIOD,
     CATCH_UP_PERIOD,
@@ -14,7 +14,7 @@ from bus_alt_connection.config.timing import (
 )
 from bus_alt_connection.integration import bus_protocol
 from bus_alt_connection.integration.bus_protocol import is_valid_payload
-from bus_alt_connection.listener.catch_up import CatchUp, may_tell
+from bus_alt_connection.listener.catch_up import CatchUp
 from bus_alt_connection.listener.inbox import Inbox
 
 
@@ -81,7 +81,7 @@ def test_what_is_left_is_told_some_at_a_time(inboxes):
     assert delivered(catch_up, 100.0, inbox) == []
     assert delivered(catch_up, 100.5, inbox) == ["a"]
     assert delivered(catch_up, 100.5, inbox) == []
-    assert delivered(catch_up, 100.5 + CATCH_UP_CHECK, inbox) == ["b"]
+    assert delivered(catch_up, 100.5 + CATCH_UP_PERIOD, inbox) == ["b"]
     assert catch_up.next_due() == float("inf")
 
 
@@ -146,31 +146,42 @@ def test_a_round_is_finished_while_others_missed_something(inboxes, catch_up, se
     assert rest == [["missed"], ["b"], []]
 
 
-@pytest.mark.parametrize(
-    ("waited", "pool_use", "told"),
-    [
-        (CATCH_UP_CHECK, 0.0, True),
-        (CATCH_UP_CHECK, 0.3, False),
-        (CATCH_UP_PERIOD, 0.3, True),
-        (CATCH_UP_PERIOD, 0.6, False),
-        (CATCH_UP_MAX_PERIOD, 1.0, True),
-    ],
-)
-def test_how_fast_depends_on_what_the_pool_has_left(waited, pool_use, told):
-    assert may_tell(waited, pool_use) is told
-
-
-def test_ordinary_notifications_have_the_pool_first(inboxes):
-    catch_up = CatchUp(lambda first, last: first)
-    use = [0.0]
-    inbox = inboxes(lambda: [["a"], ["b"]], pool_use=lambda: use[0])
+def test_the_next_batch_follows_once_the_pool_has_a_connection(inboxes, catch_up, searches):
+    inbox = inboxes(lambda: [["a"], ["b"], ["c"]], use_pool=lambda: None)
     catch_up.schedule(100.0, [inbox])
-    assert delivered(catch_up, 100.0, inbox) == ["a"]
-    use[0] = 0.9
+    assert delivered(catch_up, 100.5, inbox) == ["a"]
+    assert catch_up.next_due() == 100.5 + CATCH_UP_ASK
+    assert delivered(catch_up, 100.6, inbox) == [] and len(searches.started) == 1
+    assert delivered(catch_up, 100.7, inbox) == []
+    searches.end()
+    assert searches.woken
+    assert delivered(catch_up, 100.8, inbox) == ["b"]
+    assert delivered(catch_up, 101.0, inbox) == [] and len(searches.started) == 2
+    assert delivered(catch_up, 101.0 + CATCH_UP_MAX_PERIOD, inbox) == ["c"], "it took too long"
+
+
+def test_a_pool_without_a_connection_to_spare_is_left_alone(inboxes, catch_up, searches):
+    inbox = inboxes(lambda: [["a"], ["b"]], use_pool=lambda: 1 / 0)
+    catch_up.schedule(100.0, [inbox])
+    assert delivered(catch_up, 100.5, inbox) == ["a"]
+    assert delivered(catch_up, 101.0, inbox) == []
+    searches.end()
+    assert delivered(catch_up, 101.1, inbox) == []
+    assert catch_up.next_due() == 101.1 + CATCH_UP_MAX_PERIOD
+    assert delivered(catch_up, 103.0, inbox) == ["b"]
+
+
+def test_those_who_missed_something_wait_for_the_batch_before(inboxes, catch_up, searches):
+    inbox = inboxes(lambda: [["a"], ["b"]], use_pool=lambda: None)
+    catch_up.schedule(100.0, [inbox])
+    assert delivered(catch_up, 100.5, inbox) == ["a"]
+    inbox.find_missed = lambda age: [["missed"]]
+    catch_up.schedule(100.5, [inbox], only_missed=True)
+    searches.end()
     assert delivered(catch_up, 100.5, inbox) == []
-    assert catch_up.next_due() == 100.5 + CATCH_UP_CHECK
-    use[0] = 0.0
-    assert delivered(catch_up, 100.6, inbox) == ["b"]
+    assert delivered(catch_up, 100.6, inbox) == []
+    searches.end()
+    assert delivered(catch_up, 100.7, inbox) == ["missed"]
 
 
 def test_a_new_plan_takes_the_place_of_the_old_one(inboxes):
@@ -237,22 +248,6 @@ def test_a_subscription_that_json_cannot_write(channel, caplog):
         assert channels == [("db", "a"), ("db", "b")]
     assert all(is_valid_payload(payload) for (payload,) in bus_protocol.in_batches(channels))
     assert caplog.text.count("JSON cannot write") == 1
-
-
-def test_where_the_pool_is_in_use_a_thousand_websockets_are_told_200_a_second(inboxes):
-    catch_up = CatchUp(lambda first, last: last)
-    channels = [("db", f"channel {i}") for i in range(1000)]
-    inbox = inboxes(lambda: bus_protocol.in_batches(channels), pool_use=lambda: 0.4)
-    catch_up.schedule(100.0, [inbox])
-    now, numbers = 100.0, []
-    while catch_up.next_due() < float("inf"):
-        assert catch_up.next_due() >= now
-        now = catch_up.next_due()
-        for payload in delivered(catch_up, now, inbox):
-            numbers.append(len(json.loads(payload)))
-    assert sum(numbers) == 1000
-    assert now - 100.0 >= 1000 / 200 - CATCH_UP_PERIOD
-    assert now - 100.0 < 10
 
 
 def test_it_is_busy_until_the_last_is_told(inboxes):
