@@ -113,9 +113,7 @@ def main(arguments: list[str]):
             parser.error(f"no part {name!r}; there are: {', '.join(PARTS)}; alone: {alone}")
     tables = {}
     where = ""
-    for name, table in measure(
-        options.parts or list(PARTS), options.quick, options.before
-    ):
+    for name, table in measure(options.parts or list(PARTS), options.quick, options.before):
         if name == "machine":
             where = table
             print(where, flush=True)

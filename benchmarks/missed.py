@@ -173,7 +173,7 @@ def everyone(path: Path) -> list:
 
 
 def compared(before: str) -> list[Setup]:
-    return [Setup("bus_alt_connection", addon=str(CHECKOUT))] if before == "ours" else [
+    return [
         Setup("stock, no pooler", pooled=False),
         *([Setup("before", addon=before)] if before else []),
         Setup("bus_alt_connection", addon=str(CHECKOUT)),

@@ -67,7 +67,9 @@ def databases_of(subscriptions: Mapping) -> list[str]:
 
     In 14.0 and 15.0 it may also be a text alone.
     """
-    names = (channel[0] for channel in list(subscriptions) if isinstance(channel, tuple) and channel)
+    names = (
+        channel[0] for channel in list(subscriptions) if isinstance(channel, tuple) and channel
+    )
     return sorted({name for name in names if isinstance(name, str)})
 
 
