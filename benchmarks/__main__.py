@@ -84,7 +84,7 @@ def measure(parts: list[str], quick: bool, before: str = ""):
         with running_deployment(options=measures.POSTGRESQL) as deployment:
             yield name, alone[name](setups(), deployment)
     if {"crowds", "missed"} & set(parts):
-        yield from missed.measure(before, pick((2000, 5000), (2000,)), pick(3, 1))
+        yield from missed.measure(before, pick((2000, 5000), (50,)), pick(3, 1))
     if "pages" in parts:
         with running_deployment(
             options=measures.POSTGRESQL

@@ -15,6 +15,8 @@ from ..config.parameters import DEFAULT_DATABASE
 from ..config.timing import MISSED_MARGIN, MISSED_STATEMENT_TIMEOUT_MS
 from ..listener.inbox import Inbox
 from .bus_protocol import (
+    MISSED,
+    NEWEST,
     as_subscribed,
     covering_channels,
     databases_of,
@@ -25,18 +27,6 @@ from .resolve import import_attribute
 from .targets import ListenTarget
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
-
-# how many messages a search looks at, from the newest on: there is no index on create_date
-NEWEST = 10_000
-
-# create_date is when the transaction began, in UTC; id has the table's only index
-MISSED = """
-    SELECT id, channel FROM (
-        SELECT id, channel, create_date FROM bus_bus ORDER BY id DESC LIMIT %s
-    ) AS newest
-    WHERE create_date > now() AT TIME ZONE 'UTC' - %s * interval '1 second'
-    ORDER BY id DESC
-"""
 
 
 class MissedMessages:

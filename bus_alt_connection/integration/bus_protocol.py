@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""The JSON that Odoo's bus sends in its notifications; nothing here imports Odoo."""
+"""The JSON of Odoo's bus, in its notifications and in its table; nothing here imports Odoo."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ _logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
 # Each channel makes Odoo query for the websockets that are subscribed to it: so many at once, at
 # most, do not empty Odoo's pool.
 BATCH = 20
+
+# how many messages a search looks at, from the newest on: there is no index on create_date
+NEWEST = 10_000
+
+# create_date is when the transaction began, in UTC; id has the table's only index
+MISSED = """
+    SELECT id, channel FROM (
+        SELECT id, channel, create_date FROM bus_bus ORDER BY id DESC LIMIT %s
+    ) AS newest
+    WHERE create_date > now() AT TIME ZONE 'UTC' - %s * interval '1 second'
+    ORDER BY id DESC
+"""
 
 UNREADABLE = (TypeError, ValueError, RecursionError)
 
