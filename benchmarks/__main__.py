@@ -17,11 +17,22 @@ import sys
 from tests.stack.deployment import running_deployment
 from tests.stack.process import end_on_signals
 
-from . import backups, dashboard, fleet, measures, outages, proofs, queue_job, results, updates
+from . import (
+    backups,
+    dashboard,
+    fleet,
+    measures,
+    missed,
+    outages,
+    proofs,
+    queue_job,
+    results,
+    updates,
+)
 from .setups import setups
 
 TWO_WORKERS = ("notification", "crowds", "bursts", "paced", "killed", "cron")
-PARTS = (*TWO_WORKERS, "outages", "places", "dying", "pages", "backends")
+PARTS = (*TWO_WORKERS, "outages", "places", "dying", "missed", "pages", "backends")
 SEPARATE = {
     "backups": backups.main,
     "updates": updates.main,
@@ -31,8 +42,11 @@ SEPARATE = {
 }
 
 
-def measure(parts: list[str], quick: bool):
-    """Yield the name and the table of each part."""
+def measure(parts: list[str], quick: bool, before: str = ""):
+    """Yield the name and the table of each part.
+
+    :param before: the folder of another version of the addon, to compare with
+    """
 
     def pick(full, short):
         return short if quick else full
@@ -69,6 +83,8 @@ def measure(parts: list[str], quick: bool):
     for name in [name for name in alone if name in parts]:
         with running_deployment(options=measures.POSTGRESQL) as deployment:
             yield name, alone[name](setups(), deployment)
+    if {"crowds", "missed"} & set(parts):
+        yield from missed.measure(before, pick((2000, 5000), (50,)), pick(3, 1))
     if "pages" in parts:
         with running_deployment(
             options=measures.POSTGRESQL
@@ -88,6 +104,7 @@ def main(arguments: list[str]):
         return
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of each: to try the benchmark")
+    parser.add_argument("--before", default="", help="a checkout to compare with, in crowds")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     options = parser.parse_args(arguments)
     for name in options.parts:
@@ -96,7 +113,7 @@ def main(arguments: list[str]):
             parser.error(f"no part {name!r}; there are: {', '.join(PARTS)}; alone: {alone}")
     tables = {}
     where = ""
-    for name, table in measure(options.parts or list(PARTS), options.quick):
+    for name, table in measure(options.parts or list(PARTS), options.quick, options.before):
         if name == "machine":
             where = table
             print(where, flush=True)

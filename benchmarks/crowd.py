@@ -23,7 +23,10 @@ from tests.stack.process import die_with_parent
 
 
 class Crowd:
-    """So many websockets, all subscribed to one channel, as a context."""
+    """So many websockets, as a context.
+
+    :param channel: that all are subscribed to; ``{}`` in it stands for the number of each
+    """
 
     def __init__(self, odoo: Odoo, channel: str, number: int):
         with requests.Session() as session:
@@ -59,7 +62,14 @@ class Crowd:
         :param timeout: seconds, after which it returns what has arrived
         :return: for each text when it arrived, at each websocket (monotonic, s)
         """
-        order = {"prefix": prefix, "frames": texts * self.number, "timeout": timeout}
+        return self.frames(prefix, texts * self.number, timeout)
+
+    def frames(self, prefix: str, frames: int, timeout: float) -> dict[str, list[float]]:
+        """Wait until there were so many texts with this prefix at all websockets together.
+
+        Takes and returns what ``arrivals`` does.
+        """
+        order = {"prefix": prefix, "frames": frames, "timeout": timeout}
         self._popen.stdin.write(json.dumps(order) + "\n")
         self._popen.stdin.flush()
         return self._answer()
@@ -83,12 +93,12 @@ class _Websockets:
         self._channel = channel
         self.received = collections.defaultdict(list)
 
-    def run(self, subscribed):
+    def run(self, number: int, subscribed):
         last = 0
         while True:
             with contextlib.suppress(websocket.WebSocketException, OSError):
                 sock = websocket.create_connection(self._url, timeout=60, **self._headers)
-                subscription = {"channels": [self._channel], "last": last}
+                subscription = {"channels": [self._channel.format(number)], "last": last}
                 sock.send(json.dumps({"event_name": "subscribe", "data": subscription}))
                 sock.settimeout(None)
                 # the pong comes when Odoo has subscribed and looked for old messages
@@ -124,9 +134,9 @@ def main(*connection, number: int):
     import gevent.fileobject
 
     websockets = _Websockets(*connection)
-    for _websocket in range(number):
+    for each in range(number):
         subscribed = gevent.event.Event()
-        gevent.spawn(websockets.run, subscribed)
+        gevent.spawn(websockets.run, each, subscribed)
         subscribed.wait()
     print(json.dumps("ready"), flush=True)
     for line in gevent.fileobject.FileObjectThread(sys.stdin):

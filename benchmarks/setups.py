@@ -7,7 +7,7 @@ import dataclasses
 
 from tests.stack import series
 from tests.stack.deployment import Deployment
-from tests.stack.odoo import CHECKOUT, Odoo
+from tests.stack.odoo import CHECKOUT, Endpoint, Odoo
 from tests.stack.pgbouncer import PgBouncer
 from tests.stack.wheels import unpacked
 
@@ -41,14 +41,17 @@ class Setup:
         system: str = "",
         start: bool = True,
         beside: str = "",
+        straight: Endpoint | None = None,
     ) -> Server:
         """Start a prefork server, behind a PgBouncer of its own, until ``stack`` ends.
 
         :param system: more parameters of PgBouncer for the system database
         :param beside: one of the deployment's third-party addons to load server-wide
+        :param straight: PostgreSQL itself, where something is between
         """
         pooler = None
-        endpoint = deployment.direct
+        straight = straight or deployment.direct
+        endpoint = straight
         if self.pooled:
             number = len(list(deployment.folder.glob("setup-*.log")))
             pooler = PgBouncer(
@@ -60,8 +63,8 @@ class Setup:
             stack.callback(pooler.stop)
             endpoint = deployment.pooled._replace(port=pooler.port)
         direct = {
-            "ODOO_IMDISPATCHER_DB_HOST": deployment.direct.host,
-            "ODOO_IMDISPATCHER_DB_PORT": str(deployment.direct.port),
+            "ODOO_IMDISPATCHER_DB_HOST": straight.host,
+            "ODOO_IMDISPATCHER_DB_PORT": str(straight.port),
         }
         loaded = [series.SERVER_WIDE, *([beside] if beside else [])]
         loaded += ["bus_alt_connection"] * bool(self.addon)

@@ -52,8 +52,12 @@ AFTER_UNEXPECTED_ERROR = 1.0
 # how often a wait looks whether it has to end
 POLL_INTERVAL = 0.1
 
-# catching up: between two batches; until the first one, at most: other processes catch up too
+# Catching up with everybody: so long after a batch Odoo's pool is asked for a connection, and the
+# next batch follows once there was one, at the latest after the longest period; where there is no
+# pool to ask, after a period. At most so long until the first one: other processes catch up too.
+CATCH_UP_ASK = 0.02
 CATCH_UP_PERIOD = 0.1
+CATCH_UP_MAX_PERIOD = 1.0
 CATCH_UP_JITTER = 0.3
 
 # one listener for the processes of a machine: how often its process shows that it is at work, after
@@ -63,6 +67,12 @@ LEAD_TIMEOUT = 20.0
 JOIN_TIMEOUT = 10.0
 STATUS_INTERVAL = 1.0  # between two packets that tell of proofs and counts alone
 JOIN_INTERVAL = 0.01  # until the next attempt, where another process was faster
+
+# asking a database who missed something; so long the others wait for the answers of all databases
+MISSED_STATEMENT_TIMEOUT_MS = 1000  # milliseconds
+MISSED_TIMEOUT = 2.0
+# create_date of a row is when its transaction began: by default Odoo ends a request after so long
+MISSED_MARGIN = 120.0
 
 # the outbox
 ANSWER_TIMEOUT = 10.0  # connecting and each answer: a pooler that is paused gives it late

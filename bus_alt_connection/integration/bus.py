@@ -4,28 +4,108 @@
 from __future__ import annotations
 
 import functools
+import logging
+import random
+import time
+from typing import Mapping
 
 import odoo
 
+from ..config.parameters import DEFAULT_DATABASE
+from ..config.timing import MISSED_MARGIN, MISSED_STATEMENT_TIMEOUT_MS
 from ..listener.inbox import Inbox
-from .bus_protocol import covering_channels, in_batches, is_valid_payload
+from .bus_protocol import (
+    MISSED,
+    NEWEST,
+    as_subscribed,
+    covering_channels,
+    databases_of,
+    in_batches,
+    is_valid_payload,
+)
 from .resolve import import_attribute
 from .targets import SERVER, ListenTarget
+
+_logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
+
+
+class MissedMessages:
+    """Asks Odoo's databases who missed something, on Odoo's own pooled connections."""
+
+    def __init__(self, row: ListenTarget):
+        self._row = row
+        self._searched_at: dict[str, float] = {}  # by database; monotonic seconds
+        self._found: dict[str, set[int]] = {}  # by database: the messages of the last search
+        self._channels: list = []  # of those who are told
+
+    def payloads_for_missed(self, age: float) -> list[list[str]]:
+        """Return payloads, in batches, for those who missed something; the newest first.
+
+        A database that does not answer is left out.
+
+        :param age: seconds in which notifications may have been missed
+        """
+        subscriptions = self._subscriptions()
+        channels = (
+            as_subscribed(text)
+            for database in self._databases()
+            for text in self._missed_in(database, age)
+        )
+        self._channels = list(dict.fromkeys(c for c in channels if c in subscriptions))
+        return in_batches(self._channels)
+
+    def payloads_for_everybody(self) -> list[list[str]]:
+        """Return payloads, in batches, for all but those who were told just now."""
+        told, self._channels = self._channels, []
+        return in_batches(covering_channels(self._subscriptions(), told))
+
+    def use_pool(self) -> None:
+        """Wait for a connection of Odoo's pool and for the pooler, as a websocket does.
+
+        :raises psycopg2.Error: where there is none to be had; also ``PoolError``
+        """
+        database = random.choice(self._databases() or [DEFAULT_DATABASE])
+        with odoo.sql_db.db_connect(database).cursor() as cr:
+            cr.execute("SELECT 1", log_exceptions=False)
+
+    def _databases(self) -> list[str]:
+        """Return the databases that have subscribers; no other name is ever connected to."""
+        served = import_attribute("odoo.modules.registry", "Registry.registries")
+        return [name for name in databases_of(self._subscriptions()) if name in served]
+
+    def _subscriptions(self) -> Mapping:
+        return import_attribute(self._row.module, self._row.subscriptions)
+
+    def _missed_in(self, database: str, age: float) -> list[str]:
+        """Return the channels of messages that the last search has not found, as JSON."""
+        now = time.monotonic()
+        age = min(age, now - self._searched_at.get(database, 0.0))
+        try:
+            with odoo.sql_db.db_connect(database).cursor() as cr:
+                timeout, age = MISSED_STATEMENT_TIMEOUT_MS, age + MISSED_MARGIN
+                cr.execute("SET LOCAL statement_timeout = %s", [timeout], log_exceptions=False)
+                cr.execute(MISSED, [NEWEST, age], log_exceptions=False)
+                messages = dict(cr.fetchall())
+        except Exception as error:  # everybody is told all the same
+            _logger.debug("%s: who missed something is not known: %s", database, error)
+            return []
+        before = self._found.get(database, set())
+        self._searched_at[database], self._found[database] = now, set(messages)
+        return [channel for number, channel in messages.items() if number not in before]
 
 
 def make_inbox(row: ListenTarget) -> Inbox:
     """Return the inbox of Odoo's bus."""
-
-    def catch_up_payloads():
-        return in_batches(covering_channels(import_attribute(row.module, row.subscriptions)))
-
+    missed = MissedMessages(row)
     is_valid = functools.partial(is_valid_payload, nested_channels=row.nested_channels)
     return Inbox(
         row.channel,
         catch_up_while_deaf=True,
         fixed_fileno=True,
         is_valid=is_valid,
-        catch_up_payloads=catch_up_payloads,
+        catch_up_payloads=missed.payloads_for_everybody,
+        find_missed=missed.payloads_for_missed,
+        use_pool=missed.use_pool,
     )
 
 

@@ -1,18 +1,30 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""The JSON that Odoo's bus sends in its notifications; nothing here imports Odoo."""
+"""The JSON of Odoo's bus, in its notifications and in its table; nothing here imports Odoo."""
 
 from __future__ import annotations
 
 import json
 import logging
 import random
-from typing import Mapping
+from typing import Collection, Mapping
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
 
-# Each channel makes Odoo query for the websockets that are subscribed to it. A batch every
-# 0.1 s is 200 queries a second: thousands of websockets do not empty Odoo's pool.
+# Each channel makes Odoo query for the websockets that are subscribed to it: so many at once, at
+# most, do not empty Odoo's pool.
 BATCH = 20
+
+# how many messages a search looks at, from the newest on: there is no index on create_date
+NEWEST = 10_000
+
+# create_date is when the transaction began, in UTC; id has the table's only index
+MISSED = """
+    SELECT id, channel FROM (
+        SELECT id, channel, create_date FROM bus_bus ORDER BY id DESC LIMIT %s
+    ) AS newest
+    WHERE create_date > now() AT TIME ZONE 'UTC' - %s * interval '1 second'
+    ORDER BY id DESC
+"""
 
 UNREADABLE = (TypeError, ValueError, RecursionError)
 
@@ -44,7 +56,36 @@ def is_valid_payload(text: str, nested_channels: bool = False) -> bool:
     return True
 
 
-def covering_channels(subscriptions: Mapping) -> list[str]:
+def as_subscribed(text: str) -> object:
+    """Return the channel that a row of Odoo's table of messages is for, as Odoo keeps it among the
+    subscriptions; or None, where it cannot be one.
+
+    :param text: column ``channel`` of ``bus_bus``: JSON, a list where Odoo has a tuple
+    """
+
+    def hashable(value):
+        return tuple(map(hashable, value)) if isinstance(value, list) else value
+
+    try:
+        channel = hashable(json.loads(text))
+        hash(channel)
+    except UNREADABLE:
+        return None
+    return channel
+
+
+def databases_of(subscriptions: Mapping) -> list[str]:
+    """Return the databases whose channels are subscribed to: such a channel begins with its name.
+
+    In 14.0 and 15.0 it may also be a text alone.
+    """
+    names = (
+        channel[0] for channel in list(subscriptions) if isinstance(channel, tuple) and channel
+    )
+    return sorted({name for name in names if isinstance(name, str)})
+
+
+def covering_channels(subscriptions: Mapping, told: Collection = ()) -> list[str]:
     """Return channels that reach every subscriber: of each, the one with the fewest others.
 
     A subscriber that is woken looks at all of its channels. What JSON cannot write is left out,
@@ -63,6 +104,11 @@ def covering_channels(subscriptions: Mapping) -> list[str]:
     # largest first: the last write, which counts, is then the smallest
     for channel, subscribers in sorted(subscribers_of, key=lambda row: -len(row[1])):
         channel_of.update(dict.fromkeys(subscribers, channel))
+    told = set(told)
+    for channel, subscribers in subscribers_of:
+        if channel in told:
+            for subscriber in subscribers:
+                channel_of.pop(subscriber, None)
     return list(dict.fromkeys(channel_of.values()))
 
 

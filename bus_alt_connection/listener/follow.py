@@ -206,7 +206,8 @@ class Follower(threading.Thread):
         self.failure_counts = dict.fromkeys(Failure, 0)
         self.followers = 0
         self._link, self._inbox, self._on_lost = link, inbox, on_lost
-        self._catch_up, self._wakeup = CatchUp(), Wakeup()
+        self._catch_up, self._wakeup = CatchUp(wake=self._wake), Wakeup()
+        inbox.missed_since = inbox.missed_since or time.monotonic()
         self.status.mark_starting((inbox.channel,))
         self._take_status(link.status)
         inbox.on_close = lambda _inbox: self._wakeup.stop()
@@ -231,10 +232,12 @@ class Follower(threading.Thread):
                     due = min(self._catch_up.next_due(), self.status.reminder)
                     seconds = max(0.0, due - time.monotonic())
                     selector.select(min(seconds, MAX_WAIT))
+                    self._wakeup.drain()
                     if self._wakeup.stopped:
                         raise Stopped
             except LeaderLost as error:
                 lost = error
+                self._note_missed()
         self._link.close()
         self._wakeup.close()
         if lost:
@@ -256,8 +259,18 @@ class Follower(threading.Thread):
             self._inbox.needs_catch_up = False
             self._link.send(Missed())
 
+    def _wake(self) -> None:
+        self._wakeup.wake()
+
+    def _note_missed(self) -> None:
+        """Note that notifications may have been missed since the last proof."""
+        if self.status.state is State.LISTENING:
+            self._inbox.missed_since = self.status.proven
+
     def _take_status(self, told: Status) -> None:
         now, status = time.monotonic(), self.status
+        if told.state != State.LISTENING.value:
+            self._note_missed()
         state, where = State(told.state), f"{told.where}, by process {self._link.pid}"
         status.channels = tuple(told.channels) or status.channels
         if state is State.LISTENING:

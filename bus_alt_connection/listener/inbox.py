@@ -46,6 +46,10 @@ class Inbox:
     :param fixed_fileno: whether its loop asks for ``fileno`` only once, as the bus does
     :param is_valid: tells of a payload whether Odoo's loop survives it
     :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it serves
+    :param find_missed: returns payloads, in batches, for those who missed something in so many
+        seconds; called in a thread of its own, since it waits for the database
+    :param use_pool: waits for a connection of Odoo's pool, uses it and gives it back; called in
+        such a thread too
     :param list_databases: returns the payloads for which ``ALL_DATABASES`` stands; called in Odoo's
         own thread, since it may have to wait for the database
     """
@@ -59,13 +63,17 @@ class Inbox:
         fixed_fileno: bool = False,
         is_valid: Callable[[str], bool] = lambda payload: True,
         catch_up_payloads: Callable[[], list[list[str]]] = lambda: [[ALL_DATABASES]],
+        find_missed: Callable[[float], list[list[str]]] | None = None,
+        use_pool: Callable[[], object] | None = None,
         list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],
     ):
         self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
         self.fixed_fileno = fixed_fileno
         self.catch_up_payloads = catch_up_payloads
+        self.find_missed, self.use_pool = find_missed, use_pool
         # the bus listens because a browser has subscribed, maybe a moment ago
         self.needs_catch_up = catch_up_while_deaf
+        self.missed_since = 0.0  # monotonic seconds; what was sent before has arrived
         self.rejected_count = 0  # payloads that were kept from Odoo
         self.closed = 0
         self.notifies: list = []
@@ -176,10 +184,11 @@ class Inboxes:
             if inbox.is_local:
                 inbox.deliver(payloads.get(inbox.channel, []))
 
-    def miss(self) -> None:
-        """Note that each may have missed something."""
+    def miss(self, since: float) -> None:
+        """Note that each may have missed something since a time (monotonic seconds)."""
         for inbox in self:
-            inbox.needs_catch_up = True
+            if not inbox.needs_catch_up:
+                inbox.needs_catch_up, inbox.missed_since = True, since
 
     def missed(self) -> list[AnyInbox]:
         """Return those whose function of Odoo may have missed something."""

@@ -58,6 +58,7 @@ class Peer:
         self.wants_status, self.hello = hello.wants_status, hello
         self.server = None if hello.server == own_server else hello.server
         self.needs_catch_up = False  # after the next probe
+        self.missed_since = 0.0  # monotonic seconds
         self.owes_look = hello.missed  # as soon as notifications arrive
         self.is_full = False
         self.on_close: Callable | None = None

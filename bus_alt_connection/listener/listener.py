@@ -70,9 +70,10 @@ class Listener(threading.Thread):
         self.tls: str | None = None  # the protocol of the session
         self._settings, self._timing, self._clock = settings, timing, clock
         self._connect, self._on_end = connect or RoutedConnect(settings.pooled), on_end
-        self._backoff, self._catch_up = Backoff(timing), CatchUp()
         self._wakeup = wakeup or Wakeup()
+        self._backoff, self._catch_up = Backoff(timing), CatchUp(wake=self._wakeup.wake)
         self._prober = Prober(settings.pooled, timing, send_probe, self._wakeup.wake)
+        self._proven_at = clock()  # what was sent before has arrived
         self.inboxes = Inboxes()
         self._session: ListenSession | None = None
         self._channels: tuple[str, ...] = ()  # the session listens on
@@ -95,6 +96,7 @@ class Listener(threading.Thread):
         if ended or not self.inboxes.add(inbox):
             return False
         inbox.on_close = self.remove
+        inbox.missed_since = inbox.missed_since or self._clock()
         self._wakeup.wake()
         return True
 
@@ -139,7 +141,7 @@ class Listener(threading.Thread):
             self._rotation += session.address_index + 1 if session else 1
         self._prober.lost(now, bool(self._channels), bool(self.inboxes.while_deaf()))
         self._channels = ()
-        self.inboxes.miss()
+        self.inboxes.miss(self._proven_at)
         self.status.mark_deaf(now, reason, error)
         return self._backoff.next_attempt_at(began, now, isinstance(error, PrimaryUnavailable))
 
@@ -183,6 +185,7 @@ class Listener(threading.Thread):
         payloads = by_channel(notifications)
         round_trip = self._prober.schedule.received(now, payloads.pop(CHANNEL, []))
         if self._prober.schedule.proven:
+            self._proven_at = now
             self.status.mark_listening(now, session.describe(), round_trip)
         self.inboxes.deliver(payloads)
         for channel, arrived in payloads.items():

@@ -8,8 +8,8 @@ import socket
 from typing import Mapping, Sequence
 
 import psycopg2
-from psycopg2.extensions import connection as OrdinaryConnection
-from psycopg2.extensions import cursor as OrdinaryCursor
+from psycopg2.extensions import connection as OrdinaryConnection  # noqa: N812 (a class)
+from psycopg2.extensions import cursor as OrdinaryCursor  # noqa: N812
 from psycopg2.extensions import encodings
 
 from ..config.timing import TCP_USER_TIMEOUT_MS

@@ -107,6 +107,25 @@ def test_a_message_that_was_sent_before_odoo_listened(deployment):
         bus.wait_for("while deaf", 30)
 
 
+@BOTH
+def test_a_transaction_that_began_ten_minutes_before_a_kill(site):
+    """Its message looks older than any loss, and nothing notifies of it."""
+    channel = site.channel()
+    database = site.odoo.database
+    with BusClient(site.odoo, channel) as bus, site.whole.direct.connected(database) as session:
+        site.sender.send(channel, "first")
+        bus.wait_for("first")
+        session.autocommit = False
+        session.cursor().execute(
+            "INSERT INTO bus_bus (channel, message, create_date)"
+            " VALUES (%s, %s, now() AT TIME ZONE 'UTC' - interval '10 minutes')",
+            [series.bus_channel(database, channel), series.message("long")],
+        )
+        kill(site)
+        session.commit()
+        bus.wait_for("long", 10)
+
+
 @pytest.mark.skipif(not series.CRON_LISTENS, reason="before 15.0 Odoo starts jobs by the clock")
 def test_the_cron_thread_outlives_an_error(deployment):
     """Without db_name Odoo lists the databases on the pooled connection each time."""

@@ -187,7 +187,9 @@ def test_an_addon_that_listens_by_itself(deployment, tmp_path, order, database, 
     """Behind a pooler, too; and Odoo's bus is ready, whatever it listens on."""
     post_load = LISTENER.format(database=database, channel=channel)
     if order == "before":  # it connects once all are loaded
-        post_load = post_load.replace("def listen():", "def listen():\n    import time\n    time.sleep(3)")
+        post_load = post_load.replace(
+            "def listen():", "def listen():\n    import time\n    time.sleep(3)"
+        )
     options = with_neighbour(deployment, tmp_path, order, post_load)
     with running(deployment, **options) as site, deployment.pooled.connected("postgres") as sender:
         try:

@@ -1,0 +1,87 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Who missed something, asked of a real database."""
+
+import contextlib
+import json
+import time
+
+from odoo.sql_db import db_connect
+from odoo.tests import common, tagged
+
+from odoo.addons.bus_alt_connection.config.timing import (
+    MISSED_MARGIN,
+    MISSED_STATEMENT_TIMEOUT_MS,
+)
+from odoo.addons.bus_alt_connection.integration.bus import MissedMessages
+from odoo.addons.bus_alt_connection.integration.resolve import resolve
+
+
+@tagged("post_install", "-at_install")
+class TestMissed(common.TransactionCase):
+    def setUp(self):
+        super().setUp()
+        self.database = self.env.cr.dbname
+        self.messages = MissedMessages(resolve().found["bus"])
+        self.subscriptions = {self.channel(name): {name} for name in ("recent", "old", "other")}
+        self.patch(MissedMessages, "_subscriptions", lambda messages: self.subscriptions)
+        self.addCleanup(self.execute, "DELETE FROM bus_bus WHERE message = 'test_missed'")
+
+    def channel(self, name):
+        return (self.database, name)
+
+    def execute(self, query, params=()):
+        """Run a query in a transaction of its own, and commit it."""
+        with db_connect(self.database).cursor() as cr:
+            cr.execute(query, params)
+
+    def insert(self, channel, age=0.0):
+        self.execute(
+            "INSERT INTO bus_bus (channel, message, create_date)"
+            " VALUES (%s, 'test_missed', now() AT TIME ZONE 'UTC' - %s * interval '1 second')",
+            [json.dumps(channel, separators=(",", ":")), age],
+        )
+
+    def missed(self, age=10.0):
+        return self.told(self.messages.payloads_for_missed(age))
+
+    def told(self, batches):
+        return [channel[-1] for (payload,) in batches for channel in json.loads(payload)]
+
+    def test_those_with_a_recent_message_and_once(self):
+        self.insert(self.channel("old"), 10.0 + MISSED_MARGIN + 60)
+        self.insert(self.channel("recent"), 10.0 + MISSED_MARGIN - 60)
+        self.insert(self.channel("nobody is subscribed"))
+        self.assertEqual(self.missed(), ["recent"])
+        everybody = self.told(self.messages.payloads_for_everybody())
+        self.assertEqual(set(everybody), {"old", "other"}, "the others, but not once more")
+        self.assertEqual(self.missed(), [])
+        self.insert(self.channel("recent"))
+        self.assertEqual(self.missed(), ["recent"])
+        self.assertEqual(self.missed(), [])
+        everybody = self.told(self.messages.payloads_for_everybody())
+        self.assertEqual(set(everybody), {"recent", "old", "other"})
+
+    def test_a_channel_that_is_a_text(self):
+        """14.0 and 15.0 have them; that database is then known by another channel."""
+        self.subscriptions["uuid"] = {"visitor"}
+        self.insert("uuid")
+        self.assertEqual(self.messages.payloads_for_missed(10.0), [['["uuid"]']])
+
+    def test_the_newest_first(self):
+        self.insert(self.channel("other"))
+        self.insert(self.channel("recent"))
+        self.assertEqual(self.missed(), ["recent", "other"])
+
+    def test_a_table_that_is_locked_holds_it_up_for_a_second(self):
+        self.insert(self.channel("recent"))
+        begin = time.monotonic()
+        with contextlib.closing(db_connect(self.database).cursor()) as cr:
+            cr.execute("LOCK TABLE bus_bus IN ACCESS EXCLUSIVE MODE")
+            self.assertEqual(self.missed(), [])
+        self.assertLess(time.monotonic() - begin, MISSED_STATEMENT_TIMEOUT_MS / 1000 + 2)
+        self.assertEqual(self.missed(), ["recent"], "the next search finds it")
+
+    def test_no_other_database_is_connected_to(self):
+        self.subscriptions = {("template1", "recent"): {1}}
+        self.assertEqual(self.messages._databases(), [])
+        self.messages.use_pool()
