@@ -205,9 +205,7 @@ def main():
             version = versions(path).get(package, "")
             rows.update(name=name, odoo=series.SERIES, version=version, date=today)
             RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
-    ok = all(
-        kept[f"{series.SERIES} {name}"][order]["ok"] for name in chosen for order in ORDERS
-    )
+    ok = all(kept[f"{series.SERIES} {name}"][order]["ok"] for name in chosen for order in ORDERS)
     raise SystemExit(0 if ok else 1)
 
 

@@ -1,4 +1,4 @@
-"""Other server-wide addons replace the functions of Odoo that this one replaces, before or after."""
+"""Other server-wide addons replace the functions of Odoo that this one does, before or after."""
 
 from __future__ import annotations
 
@@ -187,7 +187,9 @@ def test_an_addon_that_listens_by_itself(deployment, tmp_path, order, database, 
     """Behind a pooler, too; and Odoo's bus is ready, whatever it listens on."""
     post_load = LISTENER.format(database=database, channel=channel)
     if order == "before":  # it connects once all are loaded
-        post_load = post_load.replace("def listen():", "def listen():\n    import time\n    time.sleep(3)")
+        post_load = post_load.replace(
+            "def listen():", "def listen():\n    import time\n    time.sleep(3)"
+        )
     options = with_neighbour(deployment, tmp_path, order, post_load)
     with running(deployment, **options) as site, deployment.pooled.connected("postgres") as sender:
         site.says("begins")
@@ -223,6 +225,7 @@ def test_a_wsgi_server_of_others_has_no_listener_until_it_is_needed(tmp_path):
     assert "listener" not in done.stdout
 
 
+COUNT = "SELECT count(*) FROM pg_stat_activity"
 START = "bus_alt_connection: bus_alt_connection "
 
 
@@ -264,7 +267,7 @@ def test_a_log_handler_that_waits_for_the_pooler(deployment):
         deployment.pgbouncer.admin(f"PAUSE {odoo.database}")
         try:
             deployment.postgres.execute(f"{end} WHERE application_name LIKE 'odoo-%-listener'")
-            there = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'odoo-%-listener'"
+            there = f"{COUNT} WHERE application_name LIKE 'odoo-%-listener'"
             wait_until(lambda: deployment.postgres.execute(there) > [(0,)], "it is back", 3)
             wait_until(lambda: odoo.ready().status_code == 200, "it hears", 3)
         finally:

@@ -157,7 +157,9 @@ def test_postgresql_ends_a_session_whose_client_is_away(servers, given):
     with contextlib.closing(psycopg2.connect(**proven.parameters)) as connection:
         cursor = connection.cursor()
         names = ("idle", "interval", "count")
-        cursor.execute("SELECT " + ", ".join(f"current_setting('tcp_keepalives_{n}')" for n in names))
+        cursor.execute(
+            "SELECT " + ", ".join(f"current_setting('tcp_keepalives_{n}')" for n in names)
+        )
         assert cursor.fetchone() == ("10", "5", "3")
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("77s" if given else "0",)
