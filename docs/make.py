@@ -29,6 +29,8 @@ BEGIN = ".. begin: settings, from settings.py"
 END = ".. end: settings"
 BEGIN_MATRIX = ".. begin: matrix, from docs/matrix.json"
 END_MATRIX = ".. end: matrix"
+BEGIN_NEIGHBOURS = ".. begin: neighbours, from docs/neighbours.json"
+END_NEIGHBOURS = ".. end: neighbours"
 BEGIN_RESULTS = ".. begin: results, from benchmarks/results.md"
 END_RESULTS = ".. end: results"
 BEGIN_FIGURES = ".. begin: figures, from benchmarks/results.md"
@@ -286,16 +288,34 @@ def apps_page() -> str:
     )
 
 
+def neighbours_table() -> str:
+    """Return the table of what was run beside the addon."""
+    kept = json.loads((CHECKOUT / "docs" / "neighbours.json").read_text(encoding="utf-8"))
+    rows = [["beside this addon", "version", "Odoo", "loaded before", "loaded after", "run on"]]
+    for _key, row in sorted(kept.items()):
+        cells = []
+        for found in (row["before"], row["after"]):
+            cron = "" if found["cron"] else ", cron is late"
+            bad = f"{found['delivered']} of 100{cron}, ready: {found['ready']}: {found['why']}"
+            cells.append("✓" if found["ok"] else bad.rstrip(": "))
+        rows.append([row["name"], row["version"] or "–", row["odoo"], *cells, row["date"]])
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        lines += [("   * - " if i == 0 else "     - ") + cell for i, cell in enumerate(row)]
+    return "\n".join(lines)
+
+
 def made() -> dict[pathlib.Path, str]:
     """Return the content of each file that is made."""
     docs = CHECKOUT / "docs"
-    measured, page, run = (
-        docs / f"{name}.rst" for name in ("figures", "settings", "compatibility")
+    measured, page, run, beside = (
+        docs / f"{name}.rst" for name in ("figures", "settings", "compatibility", "neighbours")
     )
     found = {
         measured: _between(measured, BEGIN_RESULTS, END_RESULTS, results()),
         page: _between(page, BEGIN, END, settings_table()),
         run: _between(run, BEGIN_MATRIX, END_MATRIX, matrix_table()),
+        beside: _between(beside, BEGIN_NEIGHBOURS, END_NEIGHBOURS, neighbours_table()),
     }
     for name in [CHECKOUT / "README.rst", *docs.glob("*.rst")]:
         text = found.get(name) or name.read_text(encoding="utf-8")

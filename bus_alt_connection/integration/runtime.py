@@ -52,8 +52,8 @@ UNPATCHED_LISTEN = (
 
 OTHER_LISTEN = (
     "LISTEN %s of another addon went to a pooled connection: behind a pooler in transaction mode"
-    " nothing will arrive there. Let that addon call odoo.sql_db.db_connect in the function that runs"
-    " LISTEN, or connect to PostgreSQL itself."
+    " nothing will arrive there. Let that addon call odoo.sql_db.db_connect in the function that"
+    " runs LISTEN, or connect to PostgreSQL itself."
 )
 NO_DIRECT_LISTEN = (
     "%s.%s listens on the pooled connection, where nothing may arrive: no direct connection: %s"

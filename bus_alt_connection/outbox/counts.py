@@ -7,6 +7,7 @@ one process, which has made the memory that they share.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -47,7 +48,7 @@ class SharedCounts:
         self._lock = threading.Lock()  # guards _row
         self._row: int | None = None
 
-    def write(self, counts: Counts) -> None:
+    def publish(self, counts: Counts) -> None:
         """Let all processes know what this one has counted."""
         pid = os.getpid()
         with self._lock:
@@ -56,7 +57,7 @@ class SharedCounts:
             if self._row is not None:
                 ROW.pack_into(self._memory, self._row * ROW.size, pid, *counts)
 
-    def read(self) -> dict[int, Counts]:
+    def of_all(self) -> dict[int, Counts]:
         """Return the counts of all processes that are alive, by their number."""
         rows = (ROW.unpack_from(self._memory, i * ROW.size) for i in range(ROWS))
         return {pid: Counts(*counts) for pid, *counts in rows if pid and _is_alive(pid)}
@@ -78,8 +79,6 @@ class SharedCounts:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
+    except OSError as error:
+        return error.errno != errno.ESRCH
     return True

@@ -123,13 +123,13 @@ class Outbox:
         """Let the other processes of this server know the counts, and return them."""
         counts = Counts(self.unconfirmed, self.failures, self.refused, self.dropped)
         if self._shared:
-            self._shared.write(counts)
+            self._shared.publish(counts)
         return counts
 
     def counts_of_all(self) -> dict[int, Counts]:
         """Return what the processes of this server have counted, by their number."""
         own = self._publish()
-        return {os.getpid(): own, **(self._shared.read() if self._shared else {})}
+        return {os.getpid(): own, **(self._shared.of_all() if self._shared else {})}
 
     def put(self, query, params=None) -> None:
         """Take a statement, and send it at once where the pooler takes it at once."""

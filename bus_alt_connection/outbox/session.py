@@ -8,9 +8,7 @@ import socket
 from typing import Mapping, Sequence
 
 import psycopg2
-from psycopg2.extensions import connection as OrdinaryConnection  # noqa: N812 (a class)
-from psycopg2.extensions import cursor as OrdinaryCursor  # noqa: N812
-from psycopg2.extensions import encodings
+from psycopg2 import extensions
 
 from ..config.timing import TCP_USER_TIMEOUT_MS
 from ..postgres.session import OnWait, Session
@@ -46,11 +44,11 @@ class NotifySession(Session):
         """
         self._cursor = self.connection.cursor()  # psycopg2 wants it until the answer is there
         # what traces statements puts its own class there, and looks at one at a time
-        traced = type(self.connection) is not OrdinaryConnection
-        if len(statements) == 1 or traced or type(self._cursor) is not OrdinaryCursor:
+        traced = type(self.connection) is not extensions.connection
+        if len(statements) == 1 or traced or type(self._cursor) is not extensions.cursor:
             self._cursor.execute(*statements[0])
             return 1
-        encoding = encodings.get(self.connection.encoding, "utf-8")
+        encoding = extensions.encodings.get(self.connection.encoding, "utf-8")
         texts, size = [], 0
         for statement in statements:
             text = self._cursor.mogrify(*statement)

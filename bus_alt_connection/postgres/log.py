@@ -39,7 +39,7 @@ class PatientLogger(logging.LoggerAdapter):
         exc_info = sys.exc_info() if kwargs.get("exc_info") else None
         text = str(msg) % args if args else str(msg)
         name, path = self.logger.name, "bus_alt_connection"
-        _writer.write(self.logger, self.logger.makeRecord(name, level, path, 0, text, (), exc_info))
+        _writer.add(self.logger, self.logger.makeRecord(name, level, path, 0, text, (), exc_info))
 
 
 def _slow_handlers(logger: logging.Logger) -> Iterator[logging.Handler]:
@@ -62,7 +62,7 @@ class _Writer:
         self._waiting: deque = deque(maxlen=MAX_WAITING)  # (logger, record)
         self._thread: threading.Thread | None = None
 
-    def write(self, logger: logging.Logger, record: logging.LogRecord) -> None:
+    def add(self, logger: logging.Logger, record: logging.LogRecord) -> None:
         """Write this line soon."""
         with self._lock:
             self._waiting.append((logger, record))

@@ -24,6 +24,10 @@ CHANNEL = "bus_alt_connection"
 # pg_notify is what NOTIFY calls
 NOTIFY_SQL = "SELECT current_database() FROM pg_notify('{}', '{}')"
 
+SERVER_KEEPALIVES = (
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
+
 NOT_ASKED = "the pooled connection to database {} (Odoo's db_host and db_port) does not answer: {}"
 STANDBY = "the pooled connection to database {} leads to a standby: {}"
 ELSEWHERE = (
@@ -144,8 +148,23 @@ def _prove_one(target: Mapping[str, str], pooled: Session, route: Route) -> Prov
             arrived = direct.wait(deadline - time.monotonic())
             if any(notification.payload == payload for notification in arrived):
                 (search_path,) = direct.run("SELECT current_setting('search_path')")
-                return Proven(direct.pin(expand_pid(target)), route, search_path)
+                parameters = _with_keepalives(direct.pin(expand_pid(target)), direct)
+                return Proven(parameters, route, search_path)
         backend, database = direct.run("SELECT pg_backend_pid(), current_database()")
         # a pooler answers the start-up message itself, with a backend that does not exist
         text = ELSEWHERE if backend == direct.connection.get_backend_pid() else POOLER
         raise NotProven(text.format(route.name, route.end, f"{database} at {direct.endpoint}"))
+
+
+def _with_keepalives(parameters: Mapping[str, str], direct: Session) -> dict[str, str]:
+    """Let PostgreSQL end a session within 25 s where the network took away its client.
+
+    Else a runner of queue_job, or an update, would hold its locks for two hours. A pooler that
+    keeps sessions may refuse the keyword.
+    """
+    (backend,) = direct.run("SELECT pg_backend_pid()")
+    if backend != direct.connection.get_backend_pid():
+        return dict(parameters)
+    # PGOPTIONS of the environment stands there, too, which the keyword would hide
+    given = direct.connection.get_dsn_parameters().get("options", "")
+    return {**parameters, "options": f"{given} {SERVER_KEEPALIVES}".strip()}

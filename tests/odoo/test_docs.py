@@ -536,7 +536,7 @@ def test_nginx_asks_the_process_that_has_the_websockets(prefork, tmp_path):
             server.stop()
         assert (answer.status_code, metrics.status_code) == (status, 404)
         if status == 200:  # an HTTP worker would say so too, but without a listener
-            assert [one["channel"] for one in answer.json()["listeners"]] == ["imbus"]
+            assert "imbus" in [one["channel"] for one in answer.json()["listeners"]]
 
 
 def output(_text, _deployment, _folder):

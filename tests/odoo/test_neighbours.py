@@ -1,4 +1,4 @@
-"""Other server-wide addons replace the functions of Odoo that this one replaces, before or after."""
+"""Other server-wide addons replace the functions of Odoo that this one does, before or after."""
 
 from __future__ import annotations
 
@@ -192,10 +192,7 @@ def test_an_addon_that_listens_by_itself(deployment, tmp_path, order, database, 
         )
     options = with_neighbour(deployment, tmp_path, order, post_load)
     with running(deployment, **options) as site, deployment.pooled.connected("postgres") as sender:
-        try:
-            site.says("begins", 8)
-        except TimeoutError:
-            raise AssertionError(site.odoo.log()[-3000:])
+        site.says("begins")
         cursor = sender.cursor()
         for i in range(20):
             cursor.execute("SELECT pg_notify(%s, %s)", [channel, f'["number {i}"]'])
@@ -228,6 +225,7 @@ def test_a_wsgi_server_of_others_has_no_listener_until_it_is_needed(tmp_path):
     assert "listener" not in done.stdout
 
 
+COUNT = "SELECT count(*) FROM pg_stat_activity"
 START = "bus_alt_connection: bus_alt_connection "
 
 
@@ -241,3 +239,36 @@ def test_a_gevent_process_by_itself_says_that_it_starts(deployment, prefork):
             wait_until(lambda: START in process.text(), "it says so")
         finally:
             process.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(series.NUMBER != 19, reason="the test of Odoo's bus is that of 19.0")
+@pytest.mark.parametrize("pooled", [True, False], ids=["pooled", "direct"])
+def test_odoo_s_own_test_of_the_bus(deployment, pooled):
+    """It listens by itself."""
+    db = deployment.pooled if pooled else deployment.direct
+    with deployment.odoo(db, options=deployment.direct_settings, start=False) as odoo:
+        tags = ["--test-tags", "/bus:NotifyTests", "-u", "bus"]
+        done = odoo.run(*tags, "--stop-after-init", "--no-http", check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "0 failed, 0 error(s)" in done.stderr
+        assert " ERROR " not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_log_handler_that_waits_for_the_pooler(deployment):
+    """As ``log_db`` does while the pooler is paused: the listener goes on."""
+    with deployment.odoo(options=deployment.direct_settings, start=False) as odoo:
+        with odoo.conf.open("a") as conf:
+            conf.write(f"log_db = {odoo.database}\nlog_db_level = info\n")
+        odoo.start()
+        wait_until(lambda: "imbus: listening" in odoo.log(), "it listens")
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        deployment.pgbouncer.admin(f"PAUSE {odoo.database}")
+        try:
+            deployment.postgres.execute(f"{end} WHERE application_name LIKE 'odoo-%-listener'")
+            there = f"{COUNT} WHERE application_name LIKE 'odoo-%-listener'"
+            wait_until(lambda: deployment.postgres.execute(there) > [(0,)], "it is back", 3)
+            wait_until(lambda: odoo.ready().status_code == 200, "it hears", 3)
+        finally:
+            deployment.pgbouncer.admin(f"RESUME {odoo.database}")

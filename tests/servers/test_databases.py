@@ -19,7 +19,7 @@ from .test_route import AUTO, behind, database, pgbouncer
 
 
 def said(settings, *databases: str) -> str:
-    return format_report(report(settings, checks.run(settings, 1, databases)))
+    return format_report(report(settings, checks.run(settings, databases)))
 
 
 def test_both_ways_lead_to_one_database(servers):

@@ -147,3 +147,19 @@ def test_a_refusal_in_another_encoding(servers):
         # before psycopg2 2.9 the error has no text
         with pytest.raises(psycopg2.OperationalError, match=r"authentification échouée|Error"):
             Session(parameters)
+
+
+@pytest.mark.parametrize("given", ["", "-c statement_timeout=77s"])
+def test_postgresql_ends_a_session_whose_client_is_away(servers, given):
+    """Within 25 s, as it does the listener's: else the session holds its locks for two hours."""
+    settings = settings_of(servers, imdispatcher_db_options=given)
+    proven = prove(settings.direct, settings.pooled, "postgres")
+    with contextlib.closing(psycopg2.connect(**proven.parameters)) as connection:
+        cursor = connection.cursor()
+        names = ("idle", "interval", "count")
+        cursor.execute(
+            "SELECT " + ", ".join(f"current_setting('tcp_keepalives_{n}')" for n in names)
+        )
+        assert cursor.fetchone() == ("10", "5", "3")
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("77s" if given else "0",)

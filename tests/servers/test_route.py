@@ -291,7 +291,7 @@ def test_a_role_with_a_timezone_of_its_own(servers, listen):
     role = {"imdispatcher_db_user": "elsewhere", "imdispatcher_db_password": "another"}
     site = listen(servers, settings_of(servers, **role))
     site.wait_for("listening")
-    session, notified = site.listener._session, site.listener._notified_server
+    session, notified = site.listener._session, site.listener._prober._notified_server
     assert session.server.start_time == notified.start_time
     assert "it does not answer any more" in str(session.explain_missed_probe(notified, 9))
 

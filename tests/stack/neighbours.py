@@ -10,7 +10,15 @@ import sys
 from . import series
 from .odoo import CHECKOUT, odoo_environ
 
-MANIFEST = "{'name': 'a neighbour', 'version': '1.0', 'license': 'LGPL-3', 'depends': ['base'], 'post_load': 'post_load'}"
+MANIFEST = str(
+    {
+        "name": "a neighbour",
+        "version": "1.0",
+        "license": "LGPL-3",
+        "depends": ["base"],
+        "post_load": "post_load",
+    }
+)
 
 # loads the addons as a server does, then asks without a server or a database
 LOAD = """

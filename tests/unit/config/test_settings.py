@@ -507,7 +507,7 @@ def test_a_password_in_a_file(tmp_path, caplog, prefix):
 
 
 def test_a_file_that_is_not_there():
-    with pytest.raises(InvalidSetting, match="DB_PASSWORD_FILE.*No such file"):
+    with pytest.raises(InvalidSetting, match=r"DB_PASSWORD_FILE.*No such file"):
         parameters({"IMDISPATCHER_DB_PASSWORD_FILE": "/no/such/file"})
 
 

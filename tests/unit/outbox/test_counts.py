@@ -17,15 +17,15 @@ def in_a_child(function) -> int:
 
 def test_each_process_tells_of_all():
     shared = SharedCounts()
-    shared.write(Counts(1, 2, 3, 4))
+    shared.publish(Counts(1, 2, 3, 4))
 
     def child(number):
         shared.begin()
-        shared.write(Counts(number, 0, 0, 0))
+        shared.publish(Counts(number, 0, 0, 0))
 
     pids = [in_a_child(lambda number=number: child(number)) for number in range(20)]
     try:
-        found = shared.read()
+        found = shared.of_all()
         assert found == {
             os.getpid(): Counts(1, 2, 3, 4),
             **{pid: Counts(number) for number, pid in enumerate(pids)},
@@ -34,7 +34,7 @@ def test_each_process_tells_of_all():
         for pid in pids:
             os.kill(pid, 9)
             os.waitpid(pid, 0)
-    assert list(shared.read()) == [os.getpid()], "those that ended are forgotten"
+    assert list(shared.of_all()) == [os.getpid()], "those that ended are forgotten"
 
 
 def test_rows_of_processes_that_ended_are_used_again(monkeypatch):
@@ -44,8 +44,8 @@ def test_rows_of_processes_that_ended_are_used_again(monkeypatch):
         pid = os.fork()
         if not pid:
             shared.begin()
-            shared.write(Counts(number))
+            shared.publish(Counts(number))
             os._exit(0)
         os.waitpid(pid, 0)
-    shared.write(Counts(7))
-    assert shared.read() == {os.getpid(): Counts(7)}
+    shared.publish(Counts(7))
+    assert shared.of_all() == {os.getpid(): Counts(7)}
