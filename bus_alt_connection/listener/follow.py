@@ -249,9 +249,10 @@ class Follower(threading.Thread):
                 self._inbox.deliver(frame.payloads)
             elif isinstance(frame, Status):
                 self._take_status(frame)
-            # while nothing arrives a long round is finished first
-            elif self.status.state is not State.DEAF or not self._catch_up.busy:
-                self._catch_up.schedule(time.monotonic(), [self._inbox])
+            else:
+                # while nothing arrives a long round is finished first
+                busy = self.status.state is State.DEAF and self._catch_up.busy
+                self._catch_up.schedule(time.monotonic(), [self._inbox], only_missed=busy)
         now = time.monotonic()
         self.status.remind(now)
         self._catch_up.deliver_due(now)

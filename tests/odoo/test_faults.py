@@ -115,6 +115,7 @@ def test_a_transaction_that_began_ten_minutes_before_a_kill(site):
     with BusClient(site.odoo, channel) as bus, site.whole.direct.connected(database) as session:
         site.sender.send(channel, "first")
         bus.wait_for("first")
+        bus.reconnect()  # a new websocket that has received nothing is shown 50 s alone
         session.autocommit = False
         session.cursor().execute(
             "INSERT INTO bus_bus (channel, message, create_date)"

@@ -62,6 +62,13 @@ class WebsocketClient(_Client):
         if not self._subscribed.wait(60):
             raise TimeoutError("Odoo's websocket did not answer")
 
+    def reconnect(self):
+        """Subscribe anew, to what follows what was received, as a browser does after a while."""
+        self._subscribed.clear()
+        self._socket.sock.shutdown(socket.SHUT_RDWR)
+        if not self._subscribed.wait(60):
+            raise TimeoutError("Odoo's websocket did not answer")
+
     def _connect(self):
         cookies = self.session.cookies.items()
         self._socket = websocket.create_connection(
@@ -109,6 +116,9 @@ class WebsocketClient(_Client):
 
 class LongpollingClient(_Client):
     """14.0 and 15.0: asks again as soon as it has an answer."""
+
+    def reconnect(self):
+        """Do nothing: each of its requests says what was received."""
 
     def _subscribe(self, odoo: Odoo):
         self._url = f"http://127.0.0.1:{odoo.bus_port}/longpolling/poll"
