@@ -36,6 +36,7 @@ _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listen
 BACKLOG = 1024
 MAX_SILENT = 32  # connections that have not said yet what they want
 
+NO_DESCRIPTOR = "no follower can connect now: %s"
 REFUSED = "refused a process that connected to share the listener (process %d): %s"
 HELD_UP = "%s: this process was held up for %.0f s: another one listens for it now"
 
@@ -201,7 +202,7 @@ class Lead(Wakeup):
             except BlockingIOError:
                 return
             except OSError as error:  # no file descriptor
-                self._log_once("accept", "no follower can connect now: %s", error)
+                self._log_once("accept", NO_DESCRIPTOR, error)
                 time.sleep(0.01)
                 return
             if peer_of(client)[1] != os.geteuid():

@@ -666,6 +666,7 @@ NO_LINES = (
     "odoo.conf and Odoo's own db_* settings",
     "Odoo's own or the addon's default",
     "not caught up yet",  # at level debug
+    "who missed something is not known",  # the same
     "did you mean ",
     "the same as db_system",
     "what libpq takes",
