@@ -235,8 +235,9 @@ def measure(
             f"{FEW} of {size:,} websockets missed a notification",
             f"The direct path is away for {AWAY} s, meanwhile {FEW} of {size:,} websockets, each"
             " with a channel of its own, are sent one notification each (stock Odoo: its listening"
-            f" backend is killed instead). Median of {rounds} losses (stock Odoo: one): seconds after the path was"
-            " back until the server listened again, and until those who missed something had it;"
+            f" backend is killed instead). Median of {rounds} losses (stock Odoo: one): seconds"
+            " after the path was back until the server listened again, and until those who missed"
+            " something had it;"
             " transactions of the pooler until the last one had it, and until all were told; CPU of"
             " the Odoo server until then.",
             ["", "listens", "median", "last", "shown"],

@@ -297,7 +297,8 @@ def neighbours_table() -> str:
         for found in (row["before"], row["after"]):
             cron = "" if found["cron"] else ", cron is late"
             bad = f"{found['delivered']} of 100{cron}, ready: {found['ready']}: {found['why']}"
-            cells.append("✓" if found["ok"] else bad.rstrip(": "))
+            fine = found["delivered"] == 100 and found["cron"] and found["ready"] == 200
+            cells.append("✓" if fine else bad.rstrip(": "))
         rows.append([row["name"], row["version"] or "–", row["odoo"], *cells, row["date"]])
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in rows:
