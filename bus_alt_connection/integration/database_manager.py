@@ -81,10 +81,10 @@ class Tools:
         """
         try:
             self._direct.prove(self._settings.database)
-        except NotProven:
-            raise
-        except psycopg2.OperationalError:
-            pass  # the role may not connect to this database; the new one is proven by itself
+        except psycopg2.OperationalError as error:
+            # else the role may not connect to this database; the new one is proven by itself
+            if isinstance(error, NotProven):
+                raise
         with self._working_on(*args, **kwargs):
             return restore_db(*args, **kwargs)
 
