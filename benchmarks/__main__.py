@@ -104,6 +104,7 @@ def main(arguments: list[str]):
         return
     parser = argparse.ArgumentParser(prog="./run bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of each: to try the benchmark")
+    parser.add_argument("--keep", action="store_true", help="put these parts into results.md")
     parser.add_argument("--before", default="", help="a checkout to compare with, in crowds")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     options = parser.parse_args(arguments)
@@ -119,6 +120,8 @@ def main(arguments: list[str]):
             print(where, flush=True)
         else:
             tables[name] = table
+    if options.parts and options.keep:
+        results.replace(where, tables)
     if not options.parts and not options.quick:
         results.write(where, tables)
         print("\nwritten: benchmarks/results.md, benchmarks/results.json")

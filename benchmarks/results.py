@@ -90,6 +90,22 @@ def machine(deployment: Deployment) -> str:
     )
 
 
+def replace(where: str, tables: dict[str, Table]):
+    """Put these tables in the place of what was measured before, each with where and when."""
+    path = FOLDER / "results.md"
+    begin, *sections = path.read_text().split("\n## ")
+    by_title = {section.partition("\n")[0]: section for section in sections}
+    figures = json.loads((FOLDER / "results.json").read_text())
+    for name, table in tables.items():
+        body = [table.title, "", f"{table.note} Measured again: {where}", "", "```text"]
+        by_title[table.title] = "\n".join([*body, *table.lines(), "```", ""])
+        figures[name] = table.figures
+    last = list(by_title)[-1]
+    by_title[last] = by_title[last].rstrip("\n") + "\n"
+    path.write_text("\n## ".join([begin, *by_title.values()]))
+    (FOLDER / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
 def write(where: str, tables: dict[str, Table]):
     text = ["# Results", "", f"Written by `./run bench`. {where}", ""]
     for table in tables.values():
