@@ -67,11 +67,17 @@ import odoo.http, newrelic.agent
 newrelic.agent.initialize()
 odoo.http.{CLASS} = newrelic.agent.WSGIApplicationWrapper(odoo.http.{CLASS})
 """,
-    "newrelic, method wrapped": f"""
+    # a websocket breaks in its wrapper, without this addon and a pooler, too
+    "newrelic, method wrapped but for websockets": f"""
 import odoo.http, newrelic.agent
 newrelic.agent.initialize()
-own = odoo.http.{CLASS}
-own.__call__ = newrelic.agent.WSGIApplicationWrapper(own.__call__)
+own = odoo.http.{CLASS}.__call__
+traced = newrelic.agent.WSGIApplicationWrapper(own)
+def called(self, environ, start_response):
+    websocket = environ.get("PATH_INFO") == "/websocket"
+    call = own.__get__(self) if websocket else traced.__get__(self)
+    return call(environ, start_response)
+odoo.http.{CLASS}.__call__ = called
 """,
     "OCA session_db": """
 import odoo.http, odoo.sql_db
