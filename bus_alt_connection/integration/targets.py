@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""The table of targets: every function of Odoo that the addon replaces, or knows by its code.
+"""The table of targets: every function of Odoo that is replaced, or recognized as a caller.
 
 To add a series of Odoo, look at its source for ``LISTEN``, ``NOTIFY``, ``exec_pg_environ`` and
 session locks, and add rows here; ``tests/odoo/test_contract.py`` checks them.
@@ -15,15 +15,15 @@ UNRELEASED = 20  # series that the rows were read for in the source, not run
 
 @dataclass(frozen=True)
 class Target:
-    """A place in Odoo. Rows of one name are its places in different series, newest first: the first
-    one that is there counts."""
+    """A function of Odoo. Rows of one name are for different series, newest first: the first one
+    that is found in this Odoo is used."""
 
     name: str
     since: int  # the first series in which it is there
     module: str
     function: str
     until: int = LATEST  # the last series in which it matters
-    addon: str = ""  # of others, where the row is about one: it counts where that is loaded
+    addon: str = ""  # the addon of others that has it; the row is used where that is loaded
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class ListenTarget(Target):
 class SendTarget(Target):
     """A function that calls ``db_connect`` itself, to send NOTIFY."""
 
-    inner_function: str = ""  # the one inside it that does
+    inner_function: str = ""  # the nested function that makes the call
 
 
 @dataclass(frozen=True)
 class LoadTarget(Target):
-    """A function that calls ``db_connect`` itself, for a registry whose modules are then loaded."""
+    """A function that calls ``db_connect`` for a registry, before its modules are loaded."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ TARGETS = (
     ReplaceTarget(RESTART, 14, SERVER, "_reexec"),
     ReplaceTarget(DATABASES, UNRELEASED, "odoo.modules.db", "list_dbs"),
     ReplaceTarget(DATABASES, 14, "odoo.service.db", "list_dbs"),
-    # 19.0 imports list_dbs by name there
+    # odoo.service.server has its own reference to list_dbs from 19.0 on
     ReplaceTarget(CRON_DATABASES, 19, SERVER, "cron_database_list"),
     ReplaceTarget(TOOLS, 14, "odoo.tools.misc", "exec_pg_environ"),
     ReplaceTarget(MANAGER_TOOLS, UNRELEASED, "odoo.modules.db", "exec_pg_environ"),

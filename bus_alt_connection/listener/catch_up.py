@@ -32,7 +32,7 @@ _logged_errors: set = set()
 
 
 class CatchUp:
-    """What is left to deliver, some at a time; the caller tells the time (monotonic seconds).
+    """What is left to deliver, some at a time; ``now`` is passed in (monotonic seconds).
 
     Each batch makes Odoo take connections of its pool. A question of this class's own queues up
     behind them: with its answer the next batch is due. So it is as fast as pool, pooler and process

@@ -19,7 +19,7 @@ class Probe(NamedTuple):
     """A probe on its way."""
 
     payload: str
-    taken: Future  # by a server, whose ``ServerIdentity`` it brings; or the error
+    taken: Future  # the ``ServerIdentity`` of the server that took it, or the error
 
 
 def send_probe(

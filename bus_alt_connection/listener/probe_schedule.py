@@ -1,8 +1,11 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Is it proven that notifications arrive? Decides only: the caller acts and tells the time.
+"""Is it proven that notifications arrive? Decides only: the caller acts, and passes ``now`` in.
 
 A probe is a NOTIFY on the pooled connection that has to be received on the direct one. Nothing else
 finds everything: a dead peer, a deaf one, another server, an old primary, a pooler.
+
+All listeners of a server of PostgreSQL hear each other's probes. A session that is proven sends its
+own only after a silence, but at least every 45 to 60 s.
 """
 
 from __future__ import annotations
@@ -48,10 +51,10 @@ class ProbeSchedule:
 
         :param probing: send probes all the same, to learn whether the pooled connection works
         """
-        if self._listening or self._due == NEVER:
-            self._payload, self._due = None, now + self._uniform(*self._timing.probe_retry_early)
         if not probing:
             self._payload, self._due = None, NEVER
+        elif self._listening or self._due == NEVER:  # else the next one is planned already
+            self._payload, self._due = None, now + self._uniform(*self._timing.probe_retry_early)
         self._listening = self.proven = False
 
     def sending(self, now: float, payload: str) -> None:

@@ -21,8 +21,9 @@ ANOTHER_DATABASE = ": db_host leads to database {}, LISTEN is in {}"
 
 IDENTITY_SQL = "SELECT pg_backend_pid(), pg_is_in_recovery(), current_database()"
 TLS_VERSION_SQL = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-# A cluster may end sessions that are idle, as a listener is (PostgreSQL 14); and PostgreSQL's own
-# keepalives let a backend end within 25 s where the network took away the listener.
+# idle_session_timeout (PostgreSQL 14) would end the idle listener; with the keepalives PostgreSQL
+# notices within 25 s that the listener's host is gone. The join leaves out settings that this
+# version does not have, and count makes it one row.
 SESSION_SETTINGS_SQL = """
     SELECT count(set_config(name, value, false)) FROM pg_settings JOIN (VALUES
         ('idle_session_timeout', '0'), ('tcp_keepalives_idle', '10'),
@@ -80,8 +81,9 @@ class RoutedConnect:
     ) -> ListenSession:
         """Open a session; parameters and errors as ``ListenSession``."""
         attempts = self._router.find(parameters, wakeup, rotation, on_wait)
-        others, index = divmod(rotation, len(attempts))
-        return ListenSession(attempts[index], timeout, wakeup, others, on_wait)
+        # first every attempt, then the next address of each
+        address_rotation, attempt = divmod(rotation, len(attempts))
+        return ListenSession(attempts[attempt], timeout, wakeup, address_rotation, on_wait)
 
 
 class ListenSession(Session):

@@ -69,7 +69,7 @@ class RateLimit:
 
 
 class ListenerStatus:
-    """What is known of one listener; the caller tells the time (monotonic seconds).
+    """What is known of one listener; ``now`` is passed in (monotonic seconds).
 
     :param quiet: log nothing: another process of the server does
     """

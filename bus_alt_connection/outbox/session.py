@@ -28,8 +28,8 @@ class NotifySession(Session):
     """A session on which statements are sent now, and the answer is taken later."""
 
     def _on_connect(self, on_wait: OnWait) -> None:
-        # on the socket itself: the oldest libpq has no keyword for it; a socket in the file
-        # system refuses it
+        # on the socket, since old versions of libpq have no keyword; a Unix socket refuses it
+        # (OSError), and some systems do not know it (AttributeError)
         with contextlib.suppress(OSError, AttributeError), self._socket() as own:
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
 

@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""When to connect again. Decides only: the caller tells the time and does the waiting."""
+"""When to connect again. Decides only: the caller passes ``now`` in, and waits."""
 
 from __future__ import annotations
 
