@@ -46,6 +46,7 @@ from ..stack.tcp_proxy import TcpProxy
 if series.NUMBER != 19:
     pytest.skip("the documentation is tried with Odoo 19.0", allow_module_level=True)
 
+KUBERNETES = CHECKOUT / "deploy" / "kubernetes"
 DOCUMENTS = [*PAGES, CHECKOUT / "CONTRIBUTING.rst", CHECKOUT / "SECURITY.rst"]
 
 ODOO_FAULTS = "tests/odoo/test_odoo_faults.py"
@@ -60,7 +61,19 @@ COMMANDS = {
     "./run test": ".ci/run",
     "./run test --odoo /path/to/odoo tests/odoo/test_contract.py": "tests/odoo/test_contract.py",
     "PYTHON=python3.12 ./run test --odoo /path/to/odoo": "tests/odoo/test_contract.py",
-    "docker compose up": ".pre-commit-config.yaml",  # its schema; no Docker in the tests
+    "docker compose up": "tests/compose/test_compose_file.py",
+    "docker build --tag odoo-with-bus_alt_connection .": "tests/compose/test_recipes.py",
+    "docker build --build-arg ODOO=18.0 --build-arg SERVER_WIDE=base,web --tag"
+    " odoo-with-bus_alt_connection .": "Dockerfile",
+    "docker build --tag registry.example.com/odoo:19.0 .": "tests/compose/test_kubernetes.py",
+    "docker build --tag registry.example.com/pgbouncer:1 pgbouncer": (
+        "tests/compose/test_kubernetes.py"
+    ),
+    "docker run --rm --entrypoint id registry.example.com/odoo:19.0": (
+        "tests/compose/test_kubernetes.py"
+    ),
+    "kubectl create secret generic odoo-database --from-file=odoo --from-file=console": "",
+    "kubectl apply -k deploy/kubernetes": "tests/compose/test_kubernetes.py",
     "pip wheel --no-deps --wheel-dir dist .": "tests/odoo/test_packaging.py",
     "pip install dist/bus_alt_connection-*.whl": "tests/odoo/test_packaging.py",
     "pip uninstall odoo-addon-bus-alt-connection": "tests/odoo/test_packaging.py",
@@ -255,6 +268,35 @@ def yaml_(text, _deployment, folder):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("file", sorted(KUBERNETES.glob("*.yaml")), ids=lambda file: file.name)
+def test_kubernetes_file(file, tmp_path):
+    import yaml
+
+    text = file.read_text()
+    for document in yaml.safe_load_all(text):
+        if document["kind"] == "Kustomization":
+            names = [*document["resources"], *document["configMapGenerator"][0]["files"]]
+            assert all((KUBERNETES / name).exists() for name in names)
+        elif document["kind"] == "PodMonitor":
+            assert_fits(document["spec"], POD_MONITOR)
+        else:
+            yaml_(yaml.safe_dump(document), None, tmp_path)
+
+
+def test_pgbouncer_of_kubernetes_is_set_as_elsewhere():
+    ours, theirs = (
+        path.read_text()
+        for path in (CHECKOUT / "pgbouncer/pgbouncer.ini", KUBERNETES / "pgbouncer.ini")
+    )
+    assert ours.replace("host=postgres ", "host=postgres.databases.svc ") == theirs
+
+
+# of what this kind may have, what the file uses
+POD_MONITOR = {
+    "selector": {"matchLabels": {"app": str}},
+    "podMetricsEndpoints": list,
+}
+
 CLOUDNATIVEPG = "postgresql.cnpg.io/v1"
 # of what its two kinds may have, what the recipe uses
 CLOUDNATIVEPG_SPECS = {
@@ -325,8 +367,8 @@ VARIABLES = {"ODOO_DB_PASSWORD": "of the test", "PGBOUNCER_ADMIN_PASSWORD": "adm
 
 
 def guides_docker() -> tuple:
-    recipe, *_output, check = page_blocks("docs/docker.rst")
-    return compose_container(recipe.text, "odoo", VARIABLES), check.text
+    recipe, conf, check, *_others = page_blocks("docs/docker.rst")
+    return compose_container(recipe.text, "odoo", VARIABLES)._replace(conf=conf.text), check.text
 
 
 def projects_docker(service: str = "odoo") -> tuple:
@@ -337,8 +379,9 @@ def projects_docker(service: str = "odoo") -> tuple:
 
 
 def guides_kubernetes() -> tuple:
-    recipe, conf, check, *_alert = page_blocks("docs/kubernetes.rst")
-    return pod_container(recipe.text, "odoo", conf.text), check.text
+    commands = "".join(one.text for one in page_blocks("docs/kubernetes.rst"))
+    files = [(KUBERNETES / name).read_text() for name in ("deployment.yaml", "odoo.conf")]
+    return pod_container(files[0], "odoo", files[1], VARIABLES["ODOO_DB_PASSWORD"]), commands
 
 
 RECIPES = {
@@ -407,16 +450,15 @@ def test_a_recipe_for_containers_passes_its_own_check(recipe, deployment):
             assert odoo.ready().json()["listeners"][0]["state"] == "listening"
 
 
-def test_losing_chat_does_not_lose_the_pages(deployment, tmp_path):
+def test_losing_chat_does_not_lose_the_pages(deployment):
     """The probes of the guide's pod, while PostgreSQL can be reached through the pooler alone."""
-    recipe, *_rest = page_blocks("docs/kubernetes.rst")
-    spec = pod_spec(recipe.text, "odoo")
+    spec = pod_spec((KUBERNETES / "deployment.yaml").read_text(), "odoo")
     relay = TcpProxy((deployment.postgres.host, deployment.postgres.port))
     direct = {**deployment.direct_settings, "imdispatcher_db_port": relay.port}
     with deployment.odoo(workers=2, options=direct) as odoo:
         ports = {8069: odoo.port, 8072: odoo.gevent_port, "http": odoo.port}
         wait_until(lambda: odoo.ready().status_code == 200, "ready")
-        assert starts(spec, odoo, tmp_path / "proven")
+        assert starts(spec, odoo)
 
         relay.close()
         wait_until(lambda: odoo.ready().status_code == 503, "not ready")
@@ -424,16 +466,26 @@ def test_losing_chat_does_not_lose_the_pages(deployment, tmp_path):
         pages = f"http://127.0.0.1:{ports[probe['port']]}{probe['path']}"
         assert requests.get(pages, timeout=10).status_code == 200
         # a pod that begins now comes too
-        tries = [starts(spec, odoo, tmp_path / "lost") for _try in range(13)]
-        assert tries == [False] * 12 + [True]
-        assert spec["startupProbe"]["failureThreshold"] > len(tries), "it would be killed before"
+        assert not starts(spec, odoo)
+        wait_until(lambda: starts(spec, odoo, seconds="2"), "the probe gives up waiting")
+        probe = spec["startupProbe"]
+        assert probe["failureThreshold"] * probe["periodSeconds"] > 2 * 120, "it would be killed"
         assert "livenessProbe" not in spec
 
 
-def starts(spec: dict, odoo, tries: pathlib.Path) -> bool:
-    """Run the start-up probe once."""
+def starts(spec: dict, odoo, seconds: str = "120") -> bool:
+    """Run the start-up probe once.
+
+    :param seconds: the age of Odoo at which it goes on without chat
+    """
     shell_, option, line = spec["startupProbe"]["exec"]["command"]
-    line = line.replace("8072", str(odoo.gevent_port)).replace("/tmp/tries", str(tries))
+    for old, new in (
+        ("8072", str(odoo.gevent_port)),
+        ("/proc/1/", f"/proc/{odoo.process.pid}/"),
+        ("120", seconds),
+    ):
+        assert old in line
+        line = line.replace(old, new)
     return subprocess.run([shell_, option, line], capture_output=True).returncode == 0
 
 
@@ -447,8 +499,9 @@ def test_no_recipe_makes_pages_depend_on_chat():
             elif isinstance(inner, (dict, list)):
                 yield from probes(inner)
 
-    recipes = [found for found in blocks() if found.language == "yaml"]
-    asked = [probe for found in recipes for probe in probes([*yaml.safe_load_all(found.text)])]
+    recipes = [found.text for found in blocks() if found.language == "yaml"]
+    recipes += [file.read_text() for file in KUBERNETES.glob("*.yaml")]
+    asked = [probe for recipe in recipes for probe in probes([*yaml.safe_load_all(recipe)])]
     assert asked and not [probe for probe in asked if "/bus_alt_connection" in probe]
 
 
@@ -463,14 +516,17 @@ def sql(text, deployment, _folder):
 
 def nginx(text, _deployment, folder):
     conf = folder / "nginx.conf"
-    text = text.replace("listen 80", "listen 127.0.0.1:8080")
+    text = re.sub(r"listen 80(80)?;", "listen 127.0.0.1:8080;", text)
     folders = "".join(
         f"{kind}_temp_path {folder}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    conf.write_text(
-        f"pid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{folders}{text}}}\n"
-    )
+    if "http {" in text:  # a whole file
+        conf.write_text(text.replace("/tmp/", f"{folder}/"))
+    else:
+        conf.write_text(
+            f"pid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{folders}{text}}}\n"
+        )
     program = pathlib.Path(os.environ["BUS_ALT_BROWSER"]) / "usr/sbin/nginx"
     done = subprocess.run(
         [program, "-t", "-c", conf, "-p", folder, "-e", "stderr"],

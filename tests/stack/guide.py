@@ -75,14 +75,14 @@ def compose_container(text: str, service: str, variables: dict) -> Container:
     return Container(environ, conf, [*settings.get("entrypoint", []), *settings.get("command", [])])
 
 
-def pod_container(text: str, name: str, conf: str) -> Container:
-    """Return what a Kubernetes Deployment sets for this container.
+def pod_container(text: str, name: str, conf: str, secret: str) -> Container:
+    """Return what a Kubernetes Deployment sets for this container of the project's image.
 
-    :param conf: what the secret with odoo.conf holds
+    :param conf: what the config map with odoo.conf holds
+    :param secret: the value of its variables that come from a secret
     """
-    spec = pod_spec(text, name)
-    environ = {row["name"]: row["value"] for row in spec["env"]}
-    return Container(environ, conf, spec["command"])
+    environ = {row["name"]: row.get("value", secret) for row in pod_spec(text, name)["env"]}
+    return Container(environ, conf, ["odoo"])
 
 
 def pod_spec(text: str, name: str) -> dict:

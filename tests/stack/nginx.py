@@ -33,7 +33,7 @@ class Nginx:
         self.port = free_port()
         self.process = Process(folder.with_suffix(".log"))
         folder.mkdir()
-        site = block("nginx")
+        site = block("nginx", "proxy_pass http://127.0.0.1:8069")
         for old, new in (
             ("listen 80", f"listen 127.0.0.1:{self.port}"),
             ("127.0.0.1:8069", f"127.0.0.1:{odoo.port}"),

@@ -15,14 +15,16 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 
 
 class TcpProxy:
-    """Forwards each connection to 127.0.0.1:``port`` to ``target``.
+    """Forwards each connection to ``host``:``port`` to ``target``.
 
-    :param target: (host, port)
+    :param target: (host, port); may be set anew, for the connections that come then
+    :param host: an address of this machine
     """
 
-    def __init__(self, target: tuple):
+    def __init__(self, target: tuple, host: str = "127.0.0.1"):
+        self.host = host
         self.port = free_port()
-        self._target = target
+        self.target = target
         self._pairs: list[tuple] = []
         self._forgotten: set = set()
         self._server = None
@@ -37,7 +39,7 @@ class TcpProxy:
         self._rate = rate
         self._server = socket.socket()
         self._server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._server.bind(("127.0.0.1", self.port))
+        self._server.bind((self.host, self.port))
         self._server.listen(50)
         threading.Thread(target=self._accept, args=[self._server], daemon=True).start()
 
@@ -78,7 +80,7 @@ class TcpProxy:
             while True:
                 client, _address = server.accept()
                 try:
-                    pair = client, socket.create_connection(self._target, 5)
+                    pair = client, socket.create_connection(self.target, 5)
                 except OSError:
                     client.close()
                     continue
