@@ -21,7 +21,7 @@ BACKUPS_REFUSED = (
     "Backups of {0} are refused, since pg_dump would be given that name: call it {1} at the pooler."
 )
 
-MAY_SQL = "SELECT has_database_privilege(current_database(), 'CREATE'), current_user"
+MAY_SQL = "SELECT has_database_privilege(current_database(), 'CREATE')"
 
 
 def is_lent(settings: Settings, database: str) -> bool:
@@ -66,7 +66,8 @@ def check_database(settings: Settings, database: str) -> list[Finding]:
         if database not in reason:
             reason = f"database {database}: {reason}"
         text = f"updates, backups and queue_job: {reason}"
-        advice = advise(reason, error) or (USE_AUTO if isinstance(error, NotProven) else "")
+        elsewhere = isinstance(error, NotProven) and settings.direct.get("host") != AUTO
+        advice = advise(reason, error) or (USE_AUTO if elsewhere else "")
         return [Finding(Mark.FAILED, text, advice, about_notifications=False)]
     end = proven.route.end
     text = f"database {database}: pooled and direct connection lead to {end}"
@@ -75,21 +76,19 @@ def check_database(settings: Settings, database: str) -> list[Finding]:
 
 def _notes(proven: Proven, database: str) -> list[Finding]:
     """Return what would fail later."""
-    route, notes = proven.route, []
+    route, findings = proven.route, []
     if route.database != database:
         advice = BACKUPS_REFUSED.format(database, route.database)
-        notes.append(f"the pooler's {database} is PostgreSQL's {route.database}. {advice}")
+        text = f"the pooler's {database} is PostgreSQL's {route.database}. {advice}"
+        findings.append(Finding(Mark.NOTE, text))
     try:
-        proven.check_search_path()
+        proven.check_update()
     except NotProven as error:
-        notes.append(f"updates of {one_line(error)}")
+        text = f"updates of {one_line(error)}"
+        findings.append(Finding(Mark.FAILED, text, about_notifications=False))
     with Session(proven.parameters) as session:
-        may_create, role = session.run(MAY_SQL)
+        (may_create,) = session.run(MAY_SQL)
     if not may_create:
-        notes.append(f"updates of {database} may fail: role {role} has no CREATE on the database")
-    if role != route.user:
-        notes.append(
-            f"{database}: the pooler logs in as {route.user}, the direct connection as {role}: set"
-            " imdispatcher_odoo_user and imdispatcher_odoo_password to the pooler's"
-        )
-    return [Finding(Mark.NOTE, note) for note in notes]
+        text = f"updates of {database} may fail: role {proven.user} has no CREATE on the database"
+        findings.append(Finding(Mark.NOTE, text))
+    return findings

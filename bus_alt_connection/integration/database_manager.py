@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import Callable
+from typing import Callable, Collection
 
 import psycopg2
 
@@ -22,6 +22,7 @@ OTHER_NAME = (
     "the pooler's database {} is {}: a tool of PostgreSQL is given the first name, which leads"
     " elsewhere on the direct connection. Let the pooler and PostgreSQL call it the same."
 )
+SEVERAL = "it is not known for which database; they are not at one address: {}"
 NOT_DIRECT = (
     "pg_dump and its like go where db_host and db_port point, and may disturb other sessions of the"
     " pooler: %s"
@@ -63,10 +64,18 @@ class Tools:
 
     Through a pooler in transaction mode ``pg_dump`` leaves its ``search_path`` behind on server
     connections that other users get next.
+
+    :param list_databases: returns the databases of Odoo's that this process knows
     """
 
-    def __init__(self, settings: Settings, direct: DirectConnections):
+    def __init__(
+        self,
+        settings: Settings,
+        direct: DirectConnections,
+        list_databases: Callable[[], Collection[str]],
+    ):
         self._settings, self._direct = settings, direct
+        self._list_databases = list_databases
         self._thread = threading.local()  # .database: that the tool of this thread is given
 
     def dump(self, dump_db, *args, **kwargs):
@@ -115,12 +124,13 @@ class Tools:
     def _environ_of_any(self, environ: dict) -> dict[str, str]:
         """Return the environment of a tool that another addon runs, for any database."""
         try:
-            proven = self._direct.prove(self._settings.database)
-            for database in self._settings.served:
-                self._direct.prove(database)
+            found = [self._direct.prove(database) for database in self._list_databases()]
             if self._direct.aliases:
                 name, route = next(iter(self._direct.aliases.items()))
                 raise NotProven(OTHER_NAME.format(name, route.end))
+            if len({proven.address for proven in found}) != 1:
+                raise NotProven(SEVERAL.format(", ".join(each.route.end for each in found)))
+            proven = found[0]
         except psycopg2.OperationalError as error:
             _logger.warning(NOT_DIRECT, one_line(error))
             return environ

@@ -95,7 +95,7 @@ class ModuleLoading:
         with self._slots.take():
             # fails now, and in time: psycopg2's own way has no limit in the gevent process
             proven = self._proven.prove(database)
-            proven.check_search_path()
+            proven.check_update()
             target = proven.parameters
             public = {key: text for key, text in target.items() if not SECRET.search(key)}
             key, pool = (threading.get_ident(), database), _Pool(target)

@@ -91,7 +91,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     :raises RuntimeError: where this is not about the rows that are in the table
     """
     settings = runtime.settings
-    tools = database_manager.Tools(settings, runtime.direct)
+    tools = database_manager.Tools(settings, runtime.direct, runtime.list_databases)
     databases = database_manager.DatabaseList(settings)
     pages = {ready.PATH: functools.partial(ready.respond, runtime)}
     if settings.metrics_enabled:

@@ -147,6 +147,12 @@ class Runtime:
         """What is known of this server's listener in this process."""
         return self._sharing.listener
 
+    def list_databases(self) -> list[str]:
+        """Return the databases of Odoo's that this process knows."""
+        registries = odoo.modules.registry.Registry.registries
+        # up to 18.0 a cache with its dictionary in .d
+        return list(self.settings.served) or list(getattr(registries, "d", registries))
+
     def subscribe(self, inbox: Inbox) -> None:
         """Let the inbox be filled."""
         # a thread that listened before was away for a moment

@@ -7,15 +7,18 @@ else finds everything: another database of the same name, another server, a stan
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
-from typing import Iterator, Mapping
+from typing import Callable, Iterator, Mapping
 
 import psycopg2
 
 from ..config.libpq import READ_WRITE, connect_timeout, expand_pid
+from ..config.settings import AUTO
 from ..config.timing import PROOF_TIMEOUT
 from .hosts import KEYS, resolve_hosts
+from .pool_mode import is_transaction_pooling
 from .route import Route, list_attempts, read_route
 from .session import Session, one_line
 
@@ -38,9 +41,14 @@ POOLER = (
     "the pooler's database {} is {}; the direct connection leads to {}, which is a pooler in"
     " transaction mode"
 )
+REFUSED = "the pooler's database {} is {}, and there the direct connection fails: {}"
 SEARCH_PATH = (
     "database {}: search_path is {!r} on the pooled connection and {!r} on the direct one:"
     " PGOPTIONS, or connect_query of the pooler, counts on one of them alone"
+)
+ROLE = (
+    "database {}: the pooler logs in as {}, the direct connection as {}: set imdispatcher_odoo_user"
+    " and imdispatcher_odoo_password to the pooler's, or new tables belong to another role"
 )
 
 
@@ -54,19 +62,29 @@ class Proven:
     :ivar parameters: libpq's, with one address alone and the database's own name
     :ivar route: where the pooled connection leads
     :ivar search_path: on the direct connection
+    :ivar user: who logged in there
     """
 
-    def __init__(self, parameters: Mapping[str, str], route: Route, search_path: str):
-        self.parameters, self.route, self.search_path = dict(parameters), route, search_path
+    def __init__(self, parameters: Mapping[str, str], route: Route, search_path: str, user: str):
+        self.parameters, self.route = dict(parameters), route
+        self.search_path, self.user = search_path, user
 
-    def check_search_path(self) -> None:
-        """Make sure that an update makes its tables in the same schema as on the pooled connection.
+    @property
+    def address(self) -> tuple:
+        """Where it leads."""
+        return tuple(self.parameters.get(key) for key in KEYS)
 
-        :raises NotProven: where the two differ
+    def check_update(self) -> None:
+        """Make sure that an update makes its tables as on the pooled connection: in the same
+        schema, and as the same role.
+
+        :raises NotProven: where one of them differs
         """
-        if self.search_path != self.route.search_path:
-            paths = self.route.search_path, self.search_path
-            raise NotProven(SEARCH_PATH.format(self.route.name, *paths))
+        route = self.route
+        if self.search_path != route.search_path:
+            raise NotProven(SEARCH_PATH.format(route.name, route.search_path, self.search_path))
+        if self.user != route.user:
+            raise NotProven(ROLE.format(route.name, route.user, self.user))
 
 
 class DirectConnections:
@@ -87,6 +105,8 @@ class DirectConnections:
         proven = prove(self._direct, self._pooled, database)
         if proven.route.database != database:
             self.aliases[database] = proven.route
+        else:
+            self.aliases.pop(database, None)
         return proven
 
 
@@ -99,24 +119,72 @@ def prove(direct: Mapping[str, str], pooled: Mapping[str, str], database: str) -
     :raises NotProven: where none was proven; the text names both ends
     :raises psycopg2.OperationalError: where a server refuses, or does not answer
     """
-    timeout = connect_timeout(direct)
-    try:
-        session = Session({**pooled, "dbname": database}, timeout)
-    except psycopg2.Error as error:
-        raise NotProven(NOT_ASKED.format(database, one_line(error))) from None
-    with session:
-        route = read_route(session, database)
+    with _PooledEnd(pooled, database, connect_timeout(direct)) as pooled_end:
+        route = pooled_end.read_route()
         if route.standby:
             raise NotProven(STANDBY.format(database, route.end))
         errors: list = []
         for attempt in list_attempts(direct, pooled, route):
             for target in _addresses({**attempt, "dbname": route.database}):
                 try:
-                    return _prove_one(target, session, route)
+                    return _prove_one(target, pooled_end, route)
                 except psycopg2.OperationalError as error:
                     errors.append(error)
+                except psycopg2.Error as error:
+                    errors.append(NotProven(one_line(error)))
+    if direct.get("host") == AUTO and len(errors) > 1:
+        # the last attempt was the pooler itself; why the server did not take the first tells more
+        refusal = REFUSED.format(database, route.end, one_line(errors[0]))
+        raise errors[0] if isinstance(errors[0], NotProven) else type(errors[0])(refusal)
     # an end that was reached explains more than one that was not
     raise next((error for error in errors if isinstance(error, NotProven)), errors[-1])
+
+
+class _PooledEnd(contextlib.AbstractContextManager):
+    """The pooled connection to a database, opened again where it was closed meanwhile."""
+
+    def __init__(self, pooled: Mapping[str, str], database: str, timeout: float):
+        self._parameters, self._timeout = {**pooled, "dbname": database}, timeout
+        self._database = database
+        self._session: Session | None = None
+
+    def connect(self, seconds: float = 0) -> Session:
+        """Open another session like it."""
+        return Session(self._parameters, seconds or self._timeout)
+
+    def read_route(self) -> Route:
+        """Return where it leads.
+
+        :raises NotProven: where it does not answer
+        """
+        return self._use(lambda session: read_route(session, self._database))
+
+    def notify(self, payload: str) -> None:
+        """Send a NOTIFY.
+
+        :raises NotProven: where it does not answer
+        """
+        self._use(lambda session: session.run(NOTIFY_SQL.format(CHANNEL, payload)))
+
+    def _use(self, function: Callable[[Session], object]):
+        while True:
+            # a pooler may end a session that was idle for a while (client_idle_timeout)
+            idle = self._session is not None
+            try:
+                self._session = self._session or self.connect()
+                return function(self._session)
+            except psycopg2.Error as error:
+                self.close()
+                if not idle:
+                    raise NotProven(NOT_ASKED.format(self._database, one_line(error))) from None
+
+    def close(self) -> None:
+        session, self._session = self._session, None
+        if session:
+            session.close()
+
+    def __exit__(self, *exc_info):
+        self.close()
 
 
 def _addresses(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
@@ -138,33 +206,36 @@ def _addresses(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
         yield {**parameters, **address}
 
 
-def _prove_one(target: Mapping[str, str], pooled: Session, route: Route) -> Proven:
+def _prove_one(target: Mapping[str, str], pooled_end: _PooledEnd, route: Route) -> Proven:
     payload = secrets.token_hex(8)
     with Session(target) as direct:
+        found = direct.run("SELECT pg_backend_pid(), current_database(), session_user")
+        backend, database, user = found
+        ends = route.name, route.end, f"{database} at {direct.endpoint}"
+        # a pooler answers the start-up message itself, with a backend that does not exist; in
+        # transaction mode a LISTEN would stay on a connection of others
+        pooler = backend != direct.connection.get_backend_pid()
+        if pooler and is_transaction_pooling(direct, lambda seconds: Session(target, seconds)):
+            raise NotProven(POOLER.format(*ends))
         direct.run(f"LISTEN {CHANNEL}")
-        pooled.run(NOTIFY_SQL.format(CHANNEL, payload))
+        pooled_end.notify(payload)
         deadline = time.monotonic() + PROOF_TIMEOUT
         while time.monotonic() < deadline:
             arrived = direct.wait(deadline - time.monotonic())
             if any(notification.payload == payload for notification in arrived):
                 (search_path,) = direct.run("SELECT current_setting('search_path')")
-                parameters = _with_keepalives(direct.pin(expand_pid(target)), direct)
-                return Proven(parameters, route, search_path)
-        backend, database = direct.run("SELECT pg_backend_pid(), current_database()")
-        # a pooler answers the start-up message itself, with a backend that does not exist
-        text = ELSEWHERE if backend == direct.connection.get_backend_pid() else POOLER
-        raise NotProven(text.format(route.name, route.end, f"{database} at {direct.endpoint}"))
+                parameters = direct.pin(expand_pid(target))
+                if not pooler:  # which may refuse the keyword
+                    parameters = _with_keepalives(parameters, direct)
+                return Proven(parameters, route, search_path, user)
+        raise NotProven(ELSEWHERE.format(*ends))
 
 
 def _with_keepalives(parameters: Mapping[str, str], direct: Session) -> dict[str, str]:
     """Let PostgreSQL end a session within 25 s where the network took away its client.
 
-    Else a runner of queue_job, or an update, would hold its locks for two hours. A pooler that
-    keeps sessions may refuse the keyword.
+    Else a runner of queue_job, or an update, would hold its locks for two hours.
     """
-    (backend,) = direct.run("SELECT pg_backend_pid()")
-    if backend != direct.connection.get_backend_pid():
-        return dict(parameters)
     # PGOPTIONS of the environment stands there, too, which the keyword would hide
     given = direct.connection.get_dsn_parameters().get("options", "")
     return {**parameters, "options": f"{given} {SERVER_KEEPALIVES}".strip()}

@@ -25,13 +25,13 @@ from .wakeup import Wakeup
 ROUTE_SQL = """
     SELECT current_database(), host(inet_server_addr()),
         coalesce(inet_server_port(), current_setting('port')::int), pg_is_in_recovery(),
-        current_setting('search_path'), current_user
+        current_setting('search_path'), session_user
 """
 
 # no password goes in clear text, nor as an MD5 hash, to a server that the operator has not named
 REQUIRE_AUTH_SINCE = 160000  # libpq's version
 SAFE_AUTH = "scram-sha-256,gss,sspi,none"
-ENCRYPTED = ("require", "verify-ca", "verify-full")
+AUTHENTICATED = ("verify-ca", "verify-full")  # values of sslmode that check who the server is
 
 NO_ROUTE = "where PostgreSQL is cannot be asked (imdispatcher_db_host = auto): {}"
 
@@ -41,6 +41,7 @@ class Route(NamedTuple):
 
     name: str  # of the database, at the pooler
     pooler: str  # the pooler's host, as it was reached
+    pooler_is_here: bool  # on this machine
     database: str  # the database's own name
     address: str | None  # the server's; None: the pooler reaches it through a socket
     port: int
@@ -61,7 +62,8 @@ def read_route(session: Session, name: str, on_wait: OnWait = None) -> Route:
     :raises psycopg2.Error: where there is no answer
     """
     row = session.run(ROUTE_SQL, on_wait)
-    return Route(name, session.endpoint.rpartition(":")[0].strip("[]"), *row)
+    pooler = session.endpoint.rpartition(":")[0].strip("[]")
+    return Route(name, pooler, session.peer_is_loopback, *row)
 
 
 def list_attempts(
@@ -78,8 +80,8 @@ def list_attempts(
     attempts = []
     for host in _hosts(route):
         attempt = {**parameters, "host": host, "port": port}
-        encrypted = parameters.get("sslmode") in ENCRYPTED
-        if host != route.pooler and not encrypted and libpq_version() >= REQUIRE_AUTH_SINCE:
+        known = host == route.pooler or parameters.get("sslmode") in AUTHENTICATED
+        if not known and libpq_version() >= REQUIRE_AUTH_SINCE:
             attempt.setdefault("require_auth", SAFE_AUTH)
         attempts.append(attempt)
     return [*attempts, _pooler_itself(parameters, pooled)]
@@ -90,8 +92,9 @@ def _hosts(route: Route) -> list[str]:
     its machine: the one that ``db_host`` names."""
     if route.address and not ipaddress.ip_address(route.address).is_loopback:
         return [route.address]
-    here = route.pooler in ("", "localhost") or route.pooler.startswith(("/", "@"))
-    hosts = [route.pooler, route.address or "127.0.0.1"] if here else [route.pooler]
+    hosts = [route.pooler]
+    if route.pooler_is_here:
+        hosts += [route.address or "127.0.0.1", "127.0.0.1"]
     return list(dict.fromkeys(hosts))
 
 
@@ -111,6 +114,7 @@ class Router:
     def __init__(self, pooled: Mapping[str, str]):
         self._pooled, self._pool_mode = pooled, PoolMode(pooled)
         self._last: list[dict[str, str]] = []
+        self._rotation = 0  # at which it was found
 
     def find(
         self,
@@ -128,11 +132,14 @@ class Router:
         """
         if parameters.get("host") != AUTO:
             return [dict(parameters)]
-        timeout = ROUTE_TIMEOUT if self._last else connect_timeout(parameters)
+        # a session that was lost may come back at once; after a failure the last answer may be old
+        hurry = self._last and rotation == self._rotation
+        timeout = ROUTE_TIMEOUT if hurry else connect_timeout(parameters)
         try:
             with Session(self._pooled, timeout, wakeup, rotation, on_wait) as session:
                 route = read_route(session, self._pooled["dbname"])
                 self._last = list_attempts(parameters, self._pooled, route)
+                self._rotation = rotation
                 if self._pool_mode.is_transaction(session, wakeup, rotation):
                     self._last.pop()  # the pooler itself would not receive anything
         except psycopg2.Error as error:

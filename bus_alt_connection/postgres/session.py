@@ -9,6 +9,7 @@ documentation, ``PQconnectPoll``). Its asynchronous ones leave the waiting to th
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import selectors
@@ -108,11 +109,12 @@ class Session(contextlib.AbstractContextManager):
 
     def _record_peer(self, resolved: Mapping[str, str]) -> int:
         """Learn which address was reached, and return its index in their order."""
-        index = 0
+        index, self.peer_is_loopback = 0, True  # a socket in the file system is on this machine
         addresses = list(zip(*(resolved.get(key, "").split(",") for key in ("hostaddr", "port"))))
         # a socket in the file system has a name that is none of these
         with contextlib.suppress(OSError, ValueError), self._socket() as own:
             address, port = own.getpeername()[:2]
+            self.peer_is_loopback = ipaddress.ip_address(address).is_loopback
             index = addresses.index((address, str(port)))
         info = getattr(self.connection, "info", None)  # psycopg2 2.7 has none
         if info:

@@ -230,6 +230,8 @@ def test_functions_that_are_replaced(name):
         function, _holder = find(tree, row.function)
         if function or row.function in imported:
             return
+        if "*" in imported and find(source("odoo.tools.misc"), row.function)[0]:
+            return
     raise AssertionError(f"{name}: none of the places in the table is there")
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from bus_alt_connection.config.parameters import Settings, load
 from bus_alt_connection.config.timing import Timing
+from bus_alt_connection.integration.database_manager import Tools
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.listener import Listener
+from bus_alt_connection.postgres.proof import DirectConnections
 
 from ..stack.deployment import Servers
 from ..stack.process import run_folder, started, wait_until
@@ -58,6 +60,12 @@ def settings_of(servers: Servers, **options) -> Settings:
     own.update(servers.pooled._asdict(), **options.pop("own", {}))
     options = {**servers.direct_settings, **options}
     return load({}, {k: str(v) for k, v in options.items()}, lambda db: {"database": db, **own})
+
+
+def tools_of(settings: Settings, *databases: str) -> Tools:
+    """Where pg_dump and its like go in an Odoo that knows these databases."""
+    direct = DirectConnections(settings.direct, settings.pooled)
+    return Tools(settings, direct, lambda: databases or (*settings.served, settings.database))
 
 
 CREATE = """

@@ -132,7 +132,8 @@ def test_the_pooler_logs_in_as_another_role(own_servers):
         local.write_text(local.read_text().replace(f"* = host={own_servers.postgres.host}", login))
         pooler.admin("RELOAD")
         text = said(behind(own_servers, pooler), "shop")
-        assert f"the pooler logs in as owner, the direct connection as {ROLE}" in text
+        roles = f"the pooler logs in as owner, the direct connection as {ROLE}"
+        assert f"✗ updates of database shop: {roles}" in text
         assert f"updates of shop may fail: role {ROLE} has no CREATE" not in text
         owner = {"imdispatcher_odoo_user": "owner", "imdispatcher_odoo_password": "of-the-owner"}
         text = said(behind(own_servers, pooler, **owner), "shop")

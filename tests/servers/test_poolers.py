@@ -52,7 +52,7 @@ def test_two_clients_in_turn(servers, record_property):
 
 
 def test_what_buscheck_calls_it(servers, record_property):
-    first, *others = checks.run(settings_of(servers), 1)
+    first, *others = checks.run(settings_of(servers))
     record_property("buscheck", re.sub(r"^.*:\d+ ", "", first.text))
     assert (checks.TRANSACTION_POOLER in first.text) is (poolers.MODE == "transaction")
     assert not [finding.text for finding in (first, *others) if finding.mark is Mark.FAILED]

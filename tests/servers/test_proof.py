@@ -11,13 +11,12 @@ import threading
 import psycopg2
 import pytest
 
-from bus_alt_connection.integration.database_manager import Tools
 from bus_alt_connection.postgres import hosts
-from bus_alt_connection.postgres.proof import DirectConnections, prove
+from bus_alt_connection.postgres.proof import prove
 from bus_alt_connection.postgres.session import Session
 
 from ..stack.postgres import BIN, Postgres, server_environ
-from .conftest import settings_of
+from .conftest import settings_of, tools_of
 
 # seconds, of each address
 TIMEOUT = 2
@@ -45,7 +44,7 @@ def psql(servers, settings) -> str:
     pooler = servers.pooled
     stock = {"PGHOST": pooler.host, "PGPORT": str(pooler.port), "PGUSER": pooler.user}
     stock["PGPASSWORD"] = pooler.password
-    tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+    tools = tools_of(settings)
     environ = tools.dump(lambda _name: tools.environ(lambda: {**os.environ, **stock}), "postgres")
     environ["LD_LIBRARY_PATH"] = server_environ()["LD_LIBRARY_PATH"]
     # a server's own port is the same through the pooler

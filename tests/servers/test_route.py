@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import subprocess
 
 import psycopg2
 import pytest
 
-from bus_alt_connection.integration.database_manager import Tools
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.listener import Listener
 from bus_alt_connection.listener.status import State
@@ -21,7 +21,7 @@ from ..stack.odoo import ROLE
 from ..stack.pgbouncer import PgBouncer
 from ..stack.postgres import BIN, Postgres, server_environ
 from ..stack.process import give_to_servers, wait_until
-from .conftest import QUICK, settings_of
+from .conftest import QUICK, settings_of, tools_of
 
 AUTO = {"imdispatcher_db_host": "auto", "imdispatcher_db_port": ""}
 
@@ -73,7 +73,7 @@ def content(parameters: dict) -> str:
 
 def dump(settings, name: str) -> str:
     """Back up a database as Odoo does: pg_dump is given its name."""
-    tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+    tools = tools_of(settings)
 
     def dump_db(database):
         environ = tools.environ(os.environ.copy)
@@ -150,9 +150,10 @@ def test_auto_behind_nothing_is_db_host_itself(servers):
 
 
 def test_auto_with_a_port_where_no_server_is(servers):
-    """db_host itself is tried then, which is a pooler in transaction mode: refused."""
+    """db_host itself is tried then, which is a pooler; the first reason tells more."""
     settings = settings_of(servers, **{**AUTO, "imdispatcher_db_port": 1})
-    with pytest.raises(NotProven, match="which is a pooler in transaction mode"):
+    end = f"postgres at 127.0.0.1:{servers.postgres.port}, and there the direct connection fails"
+    with pytest.raises(psycopg2.OperationalError, match=f"{end}.*Connection refused"):
         found(settings, "postgres")
 
 
@@ -235,13 +236,13 @@ def test_another_search_path_is_noticed(own_servers, monkeypatch):
     """This PgBouncer ignores what a client puts into its options."""
     with pgbouncer(own_servers, "ignore_startup_parameters = extra_float_digits,options") as pooler:
         settings = behind(own_servers, pooler)
-        prove(settings.direct, settings.pooled, "postgres").check_search_path()
+        prove(settings.direct, settings.pooled, "postgres").check_update()
         monkeypatch.setenv("PGOPTIONS", "-c search_path=elsewhere")
         proven = prove(settings.direct, settings.pooled, "postgres")
     with pytest.raises(
         NotProven, match=r"search_path is .* on the pooled .*'elsewhere' on the dir"
     ):
-        proven.check_search_path()
+        proven.check_update()
 
 
 def test_a_service_file_with_a_role_of_its_own(servers, monkeypatch, tmp_path):
@@ -266,7 +267,7 @@ def test_a_service_in_odoos_environment(servers, monkeypatch, tmp_path):
     monkeypatch.setenv("PGSERVICEFILE", str(path))
     monkeypatch.setenv("PGSERVICE", "pooler")
     settings = settings_of(servers)
-    tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+    tools = tools_of(settings)
     environ = tools.environ(os.environ.copy)
     assert "PGSERVICE" not in environ
     assert environ["PGPORT"] == str(servers.direct.port)
@@ -279,7 +280,7 @@ def test_a_tool_of_another_addon_gets_no_namesake(own_servers):
             stack.enter_context(database(own_servers.postgres, name, name))
         pooler = stack.enter_context(pgbouncer(own_servers, live="shop"))
         settings = behind(own_servers, pooler, db_name="live")
-        tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+        tools = tools_of(settings)
         assert tools.environ(lambda: {"PGPORT": "6432"}) == {"PGPORT": "6432"}
 
 
@@ -327,7 +328,7 @@ def test_a_restore_is_refused_before_anything_is_made(own_servers):
         other.create_role(ROLE, own_servers.password)
         settings = settings_of(own_servers)
         own_servers.pgbouncer.move_to(other, lambda: None)
-        tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+        tools = tools_of(settings)
         made: list = []
         with pytest.raises(NotProven, match=f"127.0.0.1:{other.port}"):
             tools.restore(lambda *names: made.append(names), "new", "a file")
@@ -345,6 +346,81 @@ def test_a_restore_by_a_role_that_may_not_enter_the_system_database(own_servers)
         local.write_text(local.read_text().replace("[databases]\n", entry))
         pooler.admin("RELOAD")
         settings = behind(own_servers, pooler)
-        tools = Tools(settings, DirectConnections(settings.direct, settings.pooled))
+        tools = tools_of(settings)
         environ = tools.restore(lambda *_names: tools.environ(os.environ.copy), "shop", "a file")
         assert environ["PGPORT"] == str(own_servers.postgres.port)
+
+
+def test_a_proof_that_fails_leaves_no_listen_on_a_shared_connection(own_servers):
+    """A NOTIFY would reach whoever has that connection next."""
+    settings = settings_of(own_servers, imdispatcher_db_port=own_servers.pooled.port)
+    with pytest.raises(NotProven, match="a pooler in transaction mode"):
+        found(settings, "postgres")
+    with contextlib.closing(
+        psycopg2.connect(**own_servers.pooled._asdict(), dbname="postgres")
+    ) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT * FROM pg_listening_channels()")
+        assert cursor.fetchall() == []
+
+
+def test_an_update_by_another_role_than_the_poolers(own_servers):
+    """Its tables would not be the pooler's to read."""
+    own_servers.postgres.create_role("owner", "of-the-owner")
+    with database(own_servers.postgres, "shop", "x"), pgbouncer(own_servers) as pooler:
+        local = pooler.folder / "local.ini"
+        login = f"* = user=owner password=of-the-owner host={own_servers.postgres.host}"
+        local.write_text(local.read_text().replace(f"* = host={own_servers.postgres.host}", login))
+        pooler.admin("RELOAD")
+        settings = behind(own_servers, pooler, **AUTO)
+        proven = prove(settings.direct, settings.pooled, "shop")
+        with pytest.raises(
+            NotProven, match="the pooler logs in as owner, the direct connection as"
+        ):
+            proven.check_update()
+        owner = {"imdispatcher_odoo_user": "owner", "imdispatcher_odoo_password": "of-the-owner"}
+        settings = behind(own_servers, pooler, **AUTO, **owner)
+        prove(settings.direct, settings.pooled, "shop").check_update()
+
+
+def test_a_tool_of_another_addon_where_databases_are_on_two_servers(own_servers):
+    """It does not say for which one it is."""
+    other = Postgres(own_servers.folder / "other")
+    with contextlib.ExitStack() as stack:
+        other.start()
+        stack.callback(other.stop)
+        other.create_role(ROLE, own_servers.password)
+        stack.enter_context(database(own_servers.postgres, "shop", "x"))
+        stack.enter_context(database(other, "tenant", "x"))
+        pooler = stack.enter_context(pgbouncer(own_servers, tenant=(other, "tenant")))
+        tools = tools_of(behind(own_servers, pooler, **AUTO), "shop", "tenant")
+        assert tools.environ(lambda: {"PGPORT": "6432"}) == {"PGPORT": "6432"}
+        one = tools_of(behind(own_servers, pooler, **AUTO), "tenant")
+        assert one.environ(dict)["PGPORT"] == str(other.port)
+
+
+def test_an_alias_is_forgotten_once_it_is_none_any_more(own_servers):
+    with contextlib.ExitStack() as stack:
+        for name in ("shop", "live"):
+            stack.enter_context(database(own_servers.postgres, name, name))
+        pooler = stack.enter_context(pgbouncer(own_servers, live="shop"))
+        settings = behind(own_servers, pooler)
+        direct = DirectConnections(settings.direct, settings.pooled)
+        direct.prove("live")
+        assert "live" in direct.aliases
+        local = pooler.folder / "local.ini"
+        local.write_text(local.read_text().replace("dbname=shop", "dbname=live"))
+        pooler.admin("RELOAD")
+        pooler.admin("RECONNECT")
+        assert direct.prove("live").route.database == "live"
+        assert not direct.aliases
+
+
+def test_the_pooler_ends_an_idle_session_while_a_host_is_silent(own_servers):
+    with pgbouncer(own_servers, "client_idle_timeout = 1") as pooler, socket.create_server(
+        ("127.0.0.1", 0)
+    ) as silent:
+        ports = f"{silent.getsockname()[1]},{own_servers.postgres.port}"
+        hosts = {"imdispatcher_db_host": "127.0.0.1,127.0.0.1", "imdispatcher_db_port": ports}
+        settings = behind(own_servers, pooler, **hosts, imdispatcher_db_connect_timeout=3)
+        assert found(settings, "postgres")["port"] == str(own_servers.postgres.port)

@@ -11,9 +11,9 @@ POOLED = {"host": "pgbouncer.example", "port": "6432", "dbname": "postgres", "ss
 AUTO = {"host": "auto", "user": "odoo", "dbname": "postgres"}
 
 
-def attempts(address, pooler="pgbouncer.example", **more) -> list:
+def attempts(address, pooler="pgbouncer.example", here=False, **more) -> list:
     """Return (host, port) of each attempt."""
-    there = Route("live", pooler, "shop", address, 5432, False, "public", "odoo")
+    there = Route("live", pooler, here, "shop", address, 5432, False, "public", "odoo")
     pooled = {**POOLED, "host": pooler}
     found = list_attempts({**AUTO, **more}, pooled, there)
     return [(attempt.get("host"), attempt.get("port")) for attempt in found]
@@ -44,24 +44,34 @@ def test_a_port_that_is_set_counts():
 @pytest.mark.parametrize("folder", ["/run/postgresql", "@pooler"])
 def test_a_pooler_on_odoos_machine_that_is_reached_through_a_socket(folder):
     """PostgreSQL's own socket may be in the same folder; else its TCP port."""
-    assert attempts(None, folder)[:2] == [(folder, "5432"), ("127.0.0.1", "5432")]
+    assert attempts(None, folder, here=True)[:2] == [(folder, "5432"), ("127.0.0.1", "5432")]
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.1.1"])
+def test_a_pooler_at_another_address_of_odoos_machine(host):
+    """PostgreSQL may be at 127.0.0.1 alone."""
+    assert ("127.0.0.1", "5432") in attempts("127.0.0.1", host, here=True)
 
 
 def test_a_named_host_wins():
-    there = Route("live", "pgbouncer", "shop", "10.0.0.5", 5432, False, "public", "odoo")
+    there = Route("live", "pgbouncer", False, "shop", "10.0.0.5", 5432, False, "public", "odoo")
     named = {"host": "postgres.example", "port": "5432"}
     assert list_attempts(named, POOLED, there) == [named]
 
 
 def required(address, **more) -> list:
-    there = Route("live", "pgbouncer.example", "shop", address, 5432, False, "public", "odoo")
+    there = Route(
+        "live", "pgbouncer.example", False, "shop", address, 5432, False, "public", "odoo"
+    )
     return [a.get("require_auth") for a in list_attempts({**AUTO, **more}, POOLED, there)]
 
 
 def test_no_password_goes_to_a_server_that_was_not_named_unless_it_is_safe(monkeypatch):
     monkeypatch.setattr(route, "libpq_version", lambda: 160000)
     assert required("10.0.0.5") == [route.SAFE_AUTH, None]
-    assert required("10.0.0.5", sslmode="require") == [None, None]
+    # it encrypts, but checks no certificate: any server may ask for the password then
+    assert required("10.0.0.5", sslmode="require") == [route.SAFE_AUTH, None]
+    assert required("10.0.0.5", sslmode="verify-ca") == [None, None]
     assert required("127.0.0.1") == [None, None], "db_host names that machine"
     assert required("10.0.0.5", require_auth="md5") == ["md5", "md5"]
     monkeypatch.setattr(route, "libpq_version", lambda: 150000)
