@@ -186,6 +186,8 @@ threading.Thread(target=listen, daemon=True).start()
 @pytest.mark.parametrize("database, channel", [("postgres", "hot_test"), ("postgres", "imbus")])
 def test_an_addon_that_listens_by_itself(deployment, tmp_path, order, database, channel):
     """Behind a pooler, too; and Odoo's bus is ready, whatever it listens on."""
+    if order == "after" and series.NUMBER < 17:
+        pytest.skip("--load has no order: it may connect before this addon is there")
     post_load = LISTENER.format(database=database, channel=channel)
     if order == "before":  # it connects once all are loaded
         post_load = post_load.replace(
