@@ -32,8 +32,7 @@ ADVICE = {
     "too many connections": "Raise the limit of the role or database (ALTER … CONNECTION LIMIT).",
     "method requirement": (
         "No password is sent in clear text or as MD5 to a server that was not named: name it in"
-        " imdispatcher_db_host, let it ask for scram-sha-256, or set imdispatcher_db_sslmode ="
-        " require."
+        " imdispatcher_db_host, or let it ask for scram-sha-256."
     ),
     "password": "Set imdispatcher_db_user and imdispatcher_db_password, or a passfile.",
     "pg_hba": "Add a line to pg_hba.conf: host <database> <role> <address>/32 scram-sha-256",
