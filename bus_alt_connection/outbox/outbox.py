@@ -272,7 +272,9 @@ class Outbox:
         return self._connect(self._addresses, limit, UNINTERRUPTED, self._rotation)
 
     def _open_other(self, parameters, seconds: float, *args) -> Session:
-        return self._connect_other(self._addresses or parameters, min(seconds, self._limit), *args)
+        at_once = self._limit == timing.COMMIT_TIMEOUT  # to a far pooler, connecting takes longer
+        limit = timing.COMMIT_CONNECT_TIMEOUT if at_once else self._limit
+        return self._connect_other(self._addresses or parameters, min(seconds, limit), *args)
 
     def _close_session(self) -> None:
         session, self._session = self._session, None

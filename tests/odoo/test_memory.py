@@ -32,7 +32,7 @@ def memory(deployment, name: str, leads: bool = True, **options):
         if options.get("addon", True):
             site.says("cron_trigger: listening at ")
             assert site.starts(10)
-            wait_until(lambda: site.odoo.ready().json()["followers"] == 2, "the others follow")
+            wait_until(lambda: site.odoo.ready().json().get("followers") == 2, "the others follow")
             names = [name for _pid, name, _port in site.postgres.listeners()]
             found = [pid for pid in found if (f"odoo-{pid}-listener" in names) is leads]
         process = psutil.Process(int(found[0]))

@@ -92,7 +92,7 @@ def outbox(servers, make):
 def warm(outbox):
     put(outbox, "warm")
     wait_until(lambda: not outbox.unconfirmed, "all is sent", 10, 0.001)
-    wait_until(lambda: outbox._session, "its session is kept", 5, 0.005)
+    wait_until(lambda: outbox._session, "its session is kept", 30, 0.005)
     return outbox
 
 
@@ -434,7 +434,7 @@ def test_many_wait_for_a_slow_link(servers, make, subscriber, monkeypatch):
         for i in range(2000):
             put(outbox, f"message {i:4} {'x' * 200}")
         relay.open(rate=200_000)
-        wait_until(lambda: not outbox.unconfirmed, "all is sent", 20)
+        wait_until(lambda: not outbox.unconfirmed, "all is sent", 60)
     finally:
         relay.close()
     assert len(set(subscriber.payloads())) == 2000
