@@ -94,7 +94,8 @@ def test_100_kills_under_load(servers, listen):
             )
     all_shown(site)
     assert len(servers.postgres.listeners()) == 1
-    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files, "files are closed again")
+    # a leak would be a file a kill; other tests' threads may hold a few
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) < files + 50, "files are closed again")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
