@@ -79,6 +79,7 @@ ANSWER_TIMEOUT = 10.0  # connecting and each answer: a pooler that is paused giv
 POOL_MODE_TIMEOUT = 1.0  # connecting a second session, to see the pooler's pool mode
 POOL_MODE_MORE_TIMEOUT = 0.25  # a third one, where several poolers may be behind one address
 POOL_MODE_TTL = 600.0  # how long that is believed
+POOL_MODE_RETRY = 30.0  # until it is asked again, where there was no answer
 IDLE_TIMEOUT = 60.0  # a session without use
 COMMIT_CONNECT_TIMEOUT = 0.25  # how long a commit waits, at most, for a session
 COMMIT_TIMEOUT = 0.05  # and for an answer; a thread waits on

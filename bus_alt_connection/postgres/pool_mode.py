@@ -43,36 +43,40 @@ class PoolMode:
         """
         now = self._clock()
         if now >= self._expires:
-            self._expires, self._transaction = now + timing.POOL_MODE_TTL, False
-            self._transaction = is_transaction_pooling(
+            self._expires, self._transaction = now + timing.POOL_MODE_RETRY, False
+            found = is_transaction_pooling(
                 session,
                 lambda seconds: self._connect(self._parameters, seconds, wakeup, rotation),
             )
+            if found is not None:
+                self._expires, self._transaction = now + timing.POOL_MODE_TTL, found
         return self._transaction
 
 
 def is_transaction_pooling(
     session: Session, connect: Callable[[float], Session], limit: int = SESSIONS
-) -> bool:
+) -> bool | None:
     """Tell whether sessions with a pooler get server connections per transaction, in turn.
 
     A pooler in session mode invents backend ids too, so nothing but that shows it. None of the
     sessions holds a transaction meanwhile: a fleet that checks at once would wait for itself.
     Several poolers may be behind one address: two sessions with two of them share nothing.
 
+    Return None where no second session was to be had in time: the pool is in session mode, or full,
+    or the pooler is slow.
+
     :param connect: opens another session like it, within so many seconds
     :param limit: how many sessions are compared, at most
     """
     direct = session.run(BACKEND_PID_SQL) == (session.connection.get_backend_pid(),)
     sessions, seconds = [session], timing.POOL_MODE_TIMEOUT
-    # no other connection in time: the pool is in session mode, or full
     with contextlib.ExitStack() as stack, contextlib.suppress(psycopg2.Error):
         while len(sessions) < (2 if direct else limit):
             sessions.append(stack.enter_context(connect(seconds)))
             seconds = timing.POOL_MODE_MORE_TIMEOUT
             if any(_share(sessions) for _round in range(ROUNDS)):
                 return True
-    return False
+    return False if len(sessions) > 1 else None
 
 
 def _share(sessions: list[Session]) -> bool:

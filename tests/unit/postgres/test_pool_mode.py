@@ -1,0 +1,75 @@
+"""For how long a pooler's mode is believed, with a clock of the test's own and no server."""
+
+import psycopg2
+import pytest
+
+from bus_alt_connection.config.timing import POOL_MODE_RETRY, POOL_MODE_TTL
+from bus_alt_connection.postgres.pool_mode import PoolMode
+
+
+class Session:
+    """A session with a pooler; all get one server connection in turn, or each has its own."""
+
+    def __init__(self, backend):
+        self.connection, self._backend = self, backend
+
+    def run(self, _statement):
+        return (self._backend,)
+
+    def get_backend_pid(self):
+        return -1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+
+class Pooler:
+    """Opens sessions, or refuses them."""
+
+    def __init__(self):
+        self.now, self.error, self.backends, self.connects = 0.0, None, [1], 0
+
+    def connect(self, *_args):
+        self.connects += 1
+        if self.error:
+            raise self.error
+        return Session(self.backends[self.connects % len(self.backends)])
+
+
+@pytest.fixture
+def pooler():
+    return Pooler()
+
+
+@pytest.fixture
+def ask(pooler):
+    mode = PoolMode({}, pooler.connect, lambda: pooler.now)
+    return lambda: mode.is_transaction(Session(1), wakeup=None, rotation=0)
+
+
+def test_an_answer_is_believed_for_ten_minutes(pooler, ask):
+    assert ask() and pooler.connects == 1
+    pooler.now += POOL_MODE_TTL - 1
+    assert ask() and pooler.connects == 1
+    pooler.now += 1
+    assert ask() and pooler.connects == 2
+
+
+def test_session_mode_is_believed_as_long(pooler, ask):
+    pooler.backends = [2, 3]
+    assert not ask()
+    asked = pooler.connects
+    pooler.now += POOL_MODE_TTL - 1
+    assert not ask() and pooler.connects == asked
+
+
+def test_a_pooler_that_was_slow_once_is_asked_again_soon(pooler, ask):
+    pooler.error = psycopg2.OperationalError("no answer within 0.25 s")
+    assert not ask()
+    pooler.error = None
+    assert not ask(), "not at once: each commit would wait for it"
+    pooler.now += POOL_MODE_RETRY
+    assert ask()
