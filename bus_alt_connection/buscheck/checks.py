@@ -12,8 +12,9 @@ from typing import Collection, Mapping
 import psycopg2
 
 from ..config.parameters import Settings
-from ..config.settings import AUTO, DB_PREFIX
+from ..config.settings import AUTO
 from ..config.timing import CHECK_PROBE_TIMEOUT, CHECK_TIMEOUT, CHECK_TOTAL_TIMEOUT, Timing
+from ..config.values import DB_PREFIX
 from ..listener.inbox import Inbox
 from ..listener.listener import Listener
 from ..listener.session import StandbyError

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Collection
 
 from ..config.parameters import Settings
-from ..config.settings import DB_NAME, DB_PREFIX, SECRET
+from ..config.settings import DB_NAME
+from ..config.values import DB_PREFIX, SECRET
 from .finding import Finding, Mark
 
 

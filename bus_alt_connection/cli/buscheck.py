@@ -92,7 +92,7 @@ class Buscheck(Command):
         from odoo.addons.bus_alt_connection.buscheck import checks, finding, report
 
         # pylint: disable-next=odoo-addons-relative-import
-        from odoo.addons.bus_alt_connection.config.settings import InvalidSetting
+        from odoo.addons.bus_alt_connection.config.values import InvalidSetting
 
         # pylint: disable-next=odoo-addons-relative-import
         from odoo.addons.bus_alt_connection.integration import queue_job, resolve, startup

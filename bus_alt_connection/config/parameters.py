@@ -10,18 +10,8 @@ from typing import Callable, Mapping, NamedTuple
 import psycopg2
 
 from .libpq import ADDRESS_VARIABLES, PRIMARY, READ_WRITE, application_name
-from .settings import (
-    AUTO,
-    DB_NAME,
-    DB_PREFIX,
-    METRICS_OPTION,
-    ODOO_PASSWORD,
-    ODOO_USER,
-    SECRET,
-    Secret,
-    Value,
-    read,
-)
+from .settings import AUTO, DB_NAME, METRICS_OPTION, ODOO_PASSWORD, ODOO_USER, read
+from .values import DB_PREFIX, SECRET, Secret, Value
 
 # seconds and counts: a dead peer is found after 10 + 3 * 5 = 25 s
 DEFAULTS = {

@@ -13,15 +13,16 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from typing import Mapping, NamedTuple
+from typing import Mapping
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
+from .environ import read_environ
+from .values import DB_PREFIX, PREFIX, SECRET, InvalidSetting, Secret, Value
+
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.settings")
 
-PREFIX = "imdispatcher_"
-DB_PREFIX = PREFIX + "db_"
 DB_NAME = DB_PREFIX + "name"
 ODOO_USER = PREFIX + "odoo_user"
 ODOO_PASSWORD = PREFIX + "odoo_password"
@@ -68,57 +69,11 @@ KEYWORDS = """
     keepalives_idle keepalives_interval keepalives_count
 """
 
-SECRET = re.compile(r"password|secret|scram_")
-
-# what Kubernetes sets where a Service is called imdispatcher-db, or alike
-KUBERNETES = re.compile(
-    r"(\w+_)?(SERVICE_(HOST|PORT\w*)=|PORT_[0-9]+_(TCP|UDP|SCTP)\w*=|PORT=(tcp|udp|sctp)://).*"
-)
-
-
 # of forks of OCA's addon, for the connection of cron
 CRON_DB = re.compile(r"cron_db_\w+|(ODOO_)?CRON_DB_\w+")
 CRON_DB_IGNORED = "ignored %s: cron, too, listens where the settings imdispatcher_db_* say"
 
 LINE_END = "%s (from %s) ends with a line end, which is not taken for a part of it"
-
-FILE = "_file"  # what the names of environment variables with the path of a secret end in
-
-
-class Secret(str):
-    """A password: what shows local variables, in a log or in a report of an error, hides it."""
-
-    def __repr__(self) -> str:
-        return "'(hidden)'"
-
-    __sentry_repr__ = __repr__  # what the SDK of Sentry calls, which takes texts as they are
-
-
-class InvalidSetting(ValueError):
-    """A setting that cannot work; its text is one line for the operator."""
-
-
-class Value(NamedTuple):
-    """What the operator set, and where."""
-
-    option: str  # its name in odoo.conf
-    text: str
-    source: str
-
-    @property
-    def keyword(self) -> str:
-        """libpq's name for it."""
-        return self.option[len(DB_PREFIX) :]
-
-    def invalid(self, allowed: str) -> InvalidSetting:
-        """Return the error for a value that cannot work; it never shows a password."""
-        shown = repr(self.text)
-        # a whole URL or connection string may stand there, with a password
-        if SECRET.search(self.option) or re.search("[=@]|://", self.text):
-            shown, allowed = "(not shown)", allowed.replace(self.text, "(not shown)")
-        return InvalidSetting(
-            f"bad setting {self.option} (from {self.source}): {shown}; allowed: {allowed}"
-        )
 
 
 def read(environ: Mapping[str, str], options: Mapping) -> dict[str, Value]:
@@ -133,7 +88,7 @@ def read(environ: Mapping[str, str], options: Mapping) -> dict[str, Value]:
         # what Odoo writes for nothing; up to 18.0 it turns these words into the values
         if option.startswith(PREFIX) and str(text).strip().lower() not in ("", "none", "false"):
             found[option] = Value(option, str(text), f"{option} in odoo.conf")
-    found.update(_from_environ(environ))
+    found.update(read_environ(environ))
     ignored = [name for name in (*options, *environ) if CRON_DB.fullmatch(name)]
     if ignored:
         _logger.warning(CRON_DB_IGNORED, ", ".join(sorted(ignored)))
@@ -141,46 +96,6 @@ def read(environ: Mapping[str, str], options: Mapping) -> dict[str, Value]:
         _logger.warning("%s has no effect any more: remove it", KEEP_NOTIFY_1_0)
         found.pop(KEEP_NOTIFY_1_0, None)
     return {option: _validated(value) for option, value in found.items()}
-
-
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    ignored = []
-    # the names with ODOO_ come last, and count
-    for name in sorted(environ, key=lambda name: name.startswith("ODOO_")):
-        match = re.fullmatch(r"(ODOO_)?IMDISPATCHER_(\w+)", name)
-        text = environ[name]
-        if match and KUBERNETES.fullmatch(f"{match.group(2)}={text}"):
-            ignored.append(name)
-        elif match and text.strip():
-            option = PREFIX + match.group(2).lower()
-            if option.endswith(FILE) and SECRET.search(option):
-                option = option[: -len(FILE)]
-                text = _read_secret(Value(option, text, f"environment variable {name}"))
-            if option in found and found[option].text != text:
-                other = name[len("ODOO_") :]
-                _logger.warning("%s and %s are both set and differ: %s counts", other, name, name)
-            found[option] = Value(option, text, f"environment variable {name}")
-    if ignored:
-        _logger.warning(
-            "ignored the environment variables %s: Kubernetes sets them for a Service of this name."
-            " enableServiceLinks: false in the pod's spec keeps them away.",
-            ", ".join(ignored),
-        )
-    return found
-
-
-def _read_secret(path: Value) -> str:
-    """Return the text of a file with a password, as images of Odoo take it.
-
-    :raises InvalidSetting: where it cannot be read
-    """
-    try:
-        with open(path.text.strip(), encoding="utf-8") as file:
-            return file.read().rstrip("\r\n")
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text in UTF-8"
-        raise path.invalid(f"a file that can be read ({why})") from None
 
 
 def _validated(value: Value) -> Value:

@@ -14,7 +14,7 @@ import odoo
 
 from ..buscheck.databases import is_lent, try_auto
 from ..config import parameters
-from ..config.settings import InvalidSetting
+from ..config.values import InvalidSetting
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection")
 

@@ -8,7 +8,7 @@ import pytest
 
 from bus_alt_connection.config import parameters
 from bus_alt_connection.config.libpq import libpq_environ
-from bus_alt_connection.config.settings import InvalidSetting
+from bus_alt_connection.config.values import InvalidSetting
 
 ODOO = {"host": "pooler", "port": 6432, "user": "odoo", "password": "odoo's", "sslmode": "prefer"}
 LONGEST_PID = "4194304"  # PID_MAX_LIMIT of Linux

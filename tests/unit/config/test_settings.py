@@ -8,7 +8,7 @@ import pytest
 from bus_alt_connection.config import parameters as libpq
 from bus_alt_connection.config import settings
 from bus_alt_connection.config.libpq import PRIMARY, libpq_environ
-from bus_alt_connection.config.settings import InvalidSetting
+from bus_alt_connection.config.values import InvalidSetting
 
 HOST = "imdispatcher_db_host"
 
