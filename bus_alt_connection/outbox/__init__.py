@@ -1,2 +1,2 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""The thread of a process that sends the NOTIFY of commits."""
+"""What sends the NOTIFY of commits: the commit itself, or a thread for what has to wait."""

@@ -19,7 +19,7 @@ import psycopg2.extensions
 import pytest
 
 from bus_alt_connection.config import timing
-from bus_alt_connection.outbox import outbox as module
+from bus_alt_connection.outbox import pending as module
 from bus_alt_connection.outbox.outbox import Outbox
 
 from ..stack.odoo import CHECKOUT, ROLE
@@ -92,7 +92,7 @@ def outbox(servers, make):
 def warm(outbox):
     put(outbox, "warm")
     wait_until(lambda: not outbox.unconfirmed, "all is sent", 10, 0.001)
-    wait_until(lambda: outbox._session, "its session is kept", 30, 0.005)
+    wait_until(lambda: outbox._sender.session, "its session is kept", 30, 0.005)
     return outbox
 
 
@@ -283,7 +283,7 @@ def test_too_many_wait(servers, make, caplog, monkeypatch, subscriber):
 
 def test_a_packet_that_nobody_confirms(outbox):
     """The kernel finds a dead path in 2 s; a pooler that is paused confirms them."""
-    with socket.socket(fileno=os.dup(outbox._session.connection.fileno())) as one:
+    with socket.socket(fileno=os.dup(outbox._sender.session.connection.fileno())) as one:
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
 
 
@@ -314,7 +314,7 @@ def test_five_processes_share_three_places(servers, make, subscriber):
             time.sleep(0.3)
         wait_until(lambda: len(subscriber.payloads()) == 25, "all are heard", 5)
         assert max(took) <= 0.5  # stock waits as long as the pooler is away
-        assert sum(outbox.failures for outbox in senders) == 0
+        assert sum(outbox.counts.failures for outbox in senders) == 0
         wait_until(lambda: clients(one) == 0, "nothing is held", 2)
 
 
@@ -346,14 +346,14 @@ def refused_thread(_thread):
 def test_no_descriptor_is_to_be_had_for_a_moment(servers, make, subscriber, monkeypatch):
     outbox = make(servers)
     errors = [OSError(24, "Too many open files")] * 2
-    own = outbox._connect
+    own = outbox._sender._connect
 
     def connect(*args):
         if errors:
             raise errors.pop()
         return own(*args)
 
-    monkeypatch.setattr(outbox, "_connect", connect)
+    monkeypatch.setattr(outbox._sender, "_connect", connect)
     put(outbox, "before")
     subscriber.wait_for("before")
     put(outbox, "afterwards")
@@ -453,7 +453,7 @@ def test_a_standby_may_be_promoted(servers, make, subscriber):
             one.admin("RELOAD")
             one.forget("postgres")
             put(outbox, "later")
-            wait_until(lambda: outbox.failures > 1, "it is refused", 5)
+            wait_until(lambda: outbox.counts.failures > 1, "it is refused", 5)
             local.write_text(local.read_text().replace(PgBouncer._server(standby), primary))
             one.admin("RELOAD")
             one.forget("postgres")
@@ -480,7 +480,7 @@ def put(text):
     outbox.put("SELECT pg_notify('imbus', %s)", (text,))
 def warm():
     put("warm")
-    while not outbox._session:
+    while not outbox._sender.session:
         time.sleep(0.01)
 def sockets():
     names = []
@@ -647,6 +647,6 @@ def test_nobody_sees_the_password(servers, make, caplog):
     caplog.set_level(logging.DEBUG)
     outbox = make(servers, password="not-the-password")
     put(outbox, "never")
-    wait_until(lambda: outbox.failures, "it fails", 5)
+    wait_until(lambda: outbox.counts.failures, "it fails", 5)
     assert "authentication failed" in caplog.text
     assert "not-the-password" not in caplog.text

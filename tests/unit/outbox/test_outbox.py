@@ -6,8 +6,9 @@ import psycopg2
 import pytest
 
 from bus_alt_connection.config.timing import COMMIT_CONNECT_TIMEOUT, IDLE_TIMEOUT, POOL_MODE_TTL
-from bus_alt_connection.outbox import outbox as module
-from bus_alt_connection.outbox.outbox import MAX_REFUSALS, Outbox
+from bus_alt_connection.outbox import pending as module
+from bus_alt_connection.outbox.outbox import Outbox
+from bus_alt_connection.outbox.sender import MAX_REFUSALS
 from bus_alt_connection.postgres.wakeup import Stopped
 
 LATE = object()  # instead of an error: the answer is not there in time
@@ -112,7 +113,7 @@ def outbox(world):
 def put_while_away(world, outbox, *names: str):
     """Let these wait, as where the pooler is away."""
     world.connect_error = psycopg2.OperationalError("away")
-    outbox._close_session()
+    outbox._sender.close_session()
     for name in names:
         outbox.put(f"NOTIFY {name}")
     world.connect_error = None
@@ -134,7 +135,7 @@ def test_a_late_answer_is_waited_for_elsewhere(world, outbox):
     assert outbox.unconfirmed == 1
     outbox._run()
     assert (world.sent, outbox.unconfirmed) == ([["NOTIFY a"]], 0)
-    assert outbox.failures == 0
+    assert outbox.counts.failures == 0
 
 
 def test_all_that_waits_goes_in_one_round_trip(world, outbox):
@@ -158,26 +159,26 @@ def test_what_does_not_fit_goes_in_several(world, outbox):
 
 def test_a_session_without_use_for_a_minute_is_not_used_again(world, outbox):
     outbox.put("NOTIFY a")
-    kept = outbox._session
+    kept = outbox._sender.session
     world.now += IDLE_TIMEOUT - 1
     outbox.put("NOTIFY b")
-    assert outbox._session is kept
+    assert outbox._sender.session is kept
     world.now += IDLE_TIMEOUT
     outbox.put("NOTIFY c")
-    assert outbox._session is not kept and kept.closed
+    assert outbox._sender.session is not kept and kept.closed
 
 
 def test_a_session_that_has_ended_is_replaced_at_once(world, outbox):
     outbox.put("NOTIFY a")
     world.errors = [psycopg2.OperationalError("server closed the connection")]
     outbox.put("NOTIFY b")
-    assert (outbox.unconfirmed, outbox.failures) == (0, 0)
+    assert (outbox.unconfirmed, outbox.counts.failures) == (0, 0)
 
 
 def test_in_session_mode_it_is_closed_at_once(world, outbox):
     world.transaction_pooling = False
     outbox.put("NOTIFY a")
-    assert outbox._session is None
+    assert outbox._sender.session is None
     assert world.now == 100.0
 
 
@@ -197,7 +198,7 @@ def test_what_fails_is_sent_again_in_order(world, outbox, caplog):
     assert len(world.connects) == 1, "no commit waits for what is known to be away"
     outbox._run()
     assert world.sent == [["NOTIFY a", "NOTIFY b"]]
-    assert outbox.failures >= 2
+    assert outbox.counts.failures >= 2
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert "NOTIFY cannot be sent: away" in lines[0] and lines[1] == "NOTIFY is sent again"
@@ -220,7 +221,7 @@ def test_a_statement_that_is_wrong_does_not_stop_the_others(world, outbox, caplo
     world.errors = [wrong, None, wrong, None]
     outbox._run()
     assert world.sent[1:] == [["NOTIFY a"], ["NOTIFY wrong"], ["NOTIFY c"]]
-    assert (outbox.unconfirmed, outbox.refused) == (0, 1)
+    assert (outbox.unconfirmed, outbox.counts.refused) == (0, 1)
     assert caplog.text.count("NOTIFY is refused, and dropped") == 1
 
 
@@ -230,7 +231,7 @@ def test_a_refusal_of_the_pooler_s_own_is_tried_again(world, outbox, caplog):
     world.script = [None] * 5
     outbox.put("NOTIFY a")
     outbox._run()
-    assert (outbox.unconfirmed, outbox.refused) == (0, 0)
+    assert (outbox.unconfirmed, outbox.counts.refused) == (0, 0)
     assert "dropped" not in caplog.text
 
 
@@ -239,7 +240,7 @@ def test_one_that_is_refused_again_and_again_while_others_are_not_is_dropped(wor
     world.script = [None] * 20
     outbox.put("NOTIFY a")
     outbox._run()
-    assert (outbox.unconfirmed, outbox.refused) == (0, 1)
+    assert (outbox.unconfirmed, outbox.counts.refused) == (0, 1)
 
 
 def test_each_outage_in_which_some_are_dropped_is_logged(world, outbox, caplog, monkeypatch):
@@ -249,6 +250,6 @@ def test_each_outage_in_which_some_are_dropped_is_logged(world, outbox, caplog, 
         world.sent.clear()
         outbox._run()
         world.sent.clear()
-    assert outbox.dropped == 4
+    assert outbox.counts.dropped == 4
     assert caplog.text.count("the oldest are dropped") == 2
     assert caplog.text.count("2 NOTIFY were dropped") == 2

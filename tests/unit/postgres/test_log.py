@@ -8,7 +8,7 @@ import pytest
 
 from bus_alt_connection.config.timing import Timing
 from bus_alt_connection.listener.status import ListenerStatus
-from bus_alt_connection.outbox import outbox
+from bus_alt_connection.outbox import pending
 
 
 class Slow(logging.Handler):
@@ -54,7 +54,7 @@ def test_an_outbox_s_line_with_an_error(slow):
     try:
         raise ValueError("x")
     except ValueError:
-        outbox._logger.exception("it fails")
+        pending._logger.exception("it fails")
     assert time.monotonic() - begin < 1
     slow.free.set()
     deadline = time.monotonic() + 5
@@ -65,5 +65,5 @@ def test_an_outbox_s_line_with_an_error(slow):
 
 def test_a_line_below_the_handler_s_level_and_streams_are_written_at_once(slow, caplog):
     slow.setLevel(logging.ERROR)
-    outbox._logger.warning("at once")
+    pending._logger.warning("at once")
     assert [record.getMessage() for record in caplog.records] == ["at once"]

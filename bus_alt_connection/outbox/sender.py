@@ -1,0 +1,202 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""Sends what is pending, in one session with the pooler; one thread at a time.
+
+* What is not confirmed is sent again, after delays (``backoff``): a NOTIFY that arrives twice only
+  lets Odoo look twice.
+* The session stays open only where a pooler is in transaction mode (``pool_mode``), which is
+  checked again every 10 minutes. Not used for a minute, it is not used any more: a firewall may
+  have forgotten it.
+* The log says when sending begins to fail, and when it works again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from typing import Callable, Mapping
+
+import psycopg2
+
+from ..config import timing
+from ..postgres.backoff import Backoff
+from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.log import PatientLogger
+from ..postgres.pool_mode import PoolMode
+from ..postgres.session import UNINTERRUPTED, Session, one_line
+from ..postgres.wakeup import Wakeup
+from .pending import Pending
+from .session import NotifySession, look_up
+
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.outbox"))
+
+MAX_STATEMENTS = 1000  # looked at for one round trip
+
+# a pooler that refuses a statement for a reason of its own is asked again so many times
+MAX_REFUSALS = 5
+CONTROL_SQL = "SELECT pg_notify('bus_alt_connection', '')"
+
+SEND_FAILED = "NOTIFY cannot be sent: %s. Commits go on; trying again until it is sent."
+
+
+class Sender:
+    """Two kinds of attempts: ``send_now`` for a commit that waits, ``send`` for a thread.
+
+    :param parameters: libpq's, of the pooled connection
+    :param pending: what there is to send
+    :param connect: opens a session to send in; takes what ``NotifySession`` takes
+    :param connect_other: opens a second one, to see the pooler's pool mode
+    :param clock: tells the time, monotonic seconds
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, str],
+        pending: Pending,
+        connect: Callable[..., NotifySession],
+        connect_other: Callable[..., Session],
+        clock: Callable[[], float],
+    ):
+        self.failures = 0  # attempts that failed
+        self.refused = 0  # statements that were wrong
+        self.is_failing = False
+        self.session: NotifySession | None = None  # idle, or waiting for its answer
+        self._parameters, self._pending, self._clock = parameters, pending, clock
+        self._connect, self._connect_other = connect, connect_other
+        self._used_at = 0.0
+        self._addresses: Mapping[str, str] | None = None  # of the pooler
+        self._rotation = 0  # which of them comes first
+        self._pool_mode = PoolMode(parameters, self._open_other, clock)
+        self._commit_waits = False  # for this attempt
+        self._wakeup: Wakeup = UNINTERRUPTED  # what may end its waits
+        self._alone = 0  # so many statements are sent one by one
+        self._refusals: Counter = Counter()  # of statements
+        self._backoff = Backoff(timing.DEFAULT_TIMING._replace(max_delay=timing.OUTBOX_MAX_DELAY))
+
+    def send_now(self) -> bool:
+        """Send all that is pending within some milliseconds, and tell whether it is confirmed.
+
+        What has no answer by then stays in the session, for the thread to go on with.
+        """
+        self._commit_waits, self._wakeup = True, UNINTERRUPTED
+        return self._attempt() is None
+
+    def send(self, wakeup: Wakeup) -> float | None:
+        """Send all that is pending; return when to try again, or None where all is confirmed."""
+        self._commit_waits, self._wakeup = False, wakeup
+        return self._attempt()
+
+    def close_session(self) -> None:
+        session, self.session = self.session, None
+        if session:
+            session.close()
+
+    def _attempt(self) -> float | None:
+        began = self._clock()
+        if not self._pending.in_flight and began - self._used_at >= timing.IDLE_TIMEOUT:
+            self.close_session()
+        limit = timing.COMMIT_TIMEOUT if self._commit_waits else timing.ANSWER_TIMEOUT
+        for kept in (True, False):
+            if kept and self.session is None:
+                continue
+            try:
+                self.session = self.session or self._open_session()
+                self.session.use(limit, self._wakeup)
+                if not self._send_pending(self.session):
+                    if self._commit_waits:
+                        return began
+                    raise psycopg2.OperationalError(f"no answer within {limit:g} s")
+                self._keep_or_close(self.session)
+                return None
+            except BaseException as error:
+                self.close_session()
+                self._pending.take_back()
+                if not isinstance(error, Exception):
+                    raise
+                if not kept:  # else an idle session has ended
+                    return self._on_failure(began, error)
+        raise AssertionError  # the second time it returns or raises
+
+    def _open_session(self) -> NotifySession:
+        if not self._commit_waits:
+            limit = timing.ANSWER_TIMEOUT
+            return self._connect(self._parameters, limit, self._wakeup, self._rotation)
+        self._addresses = self._addresses or look_up(self._parameters)
+        limit = timing.COMMIT_CONNECT_TIMEOUT
+        return self._connect(self._addresses, limit, self._wakeup, self._rotation)
+
+    def _open_other(self, parameters, seconds: float, *args) -> Session:
+        # to a far pooler, connecting takes longer than an answer
+        limit = timing.COMMIT_CONNECT_TIMEOUT if self._commit_waits else timing.ANSWER_TIMEOUT
+        return self._connect_other(self._addresses or parameters, min(seconds, limit), *args)
+
+    def _keep_or_close(self, session: NotifySession) -> None:
+        """Keep the session for the next commit, where it then holds no server connection."""
+        self._used_at = self._clock()
+        kept = False
+        with contextlib.suppress(psycopg2.Error, OSError):
+            kept = self._pool_mode.is_transaction(session, self._wakeup, self._rotation)
+        if not kept:
+            self.close_session()
+
+    def _on_failure(self, began: float, error: Exception) -> float:
+        """Take note of a failure, and return when to try again."""
+        self._rotation += 1  # of two poolers the other one may answer
+        self._addresses, self._alone = None, 0
+        self.failures += 1
+        if not self.is_failing:
+            self.is_failing = True
+            _logger.warning(SEND_FAILED, one_line(error))
+        unavailable = isinstance(error, PrimaryUnavailable)
+        return self._backoff.next_attempt_at(began, self._clock(), unavailable)
+
+    def _send_pending(self, session: NotifySession) -> bool:
+        """Send all that is pending; return False where an answer is not there in time.
+
+        :raises psycopg2.Error: where the session fails
+        """
+        pending = self._pending
+        while True:
+            try:
+                limit = 1 if self._alone else MAX_STATEMENTS
+                if not pending.in_flight and not pending.send_some(session.send, limit):
+                    return True
+                if not session.answered():
+                    return False
+            except Exception as error:
+                if not session.is_alive(error):
+                    raise
+                self._on_refusal(session, error)
+            else:
+                self._confirm()
+
+    def _on_refusal(self, session: NotifySession, error: Exception) -> None:
+        """Send each alone where several together are refused; forget one that is wrong.
+
+        :raises Exception: the error, where it may be the pooler's own fault
+        """
+        keys = self._pending.in_flight
+        if len(keys) > 1:
+            self._alone = len(keys)
+            self._pending.take_back()
+            return
+        if not session.is_permanent(error):
+            (key,) = keys
+            self._refusals[key] += 1
+            if self._refusals[key] < MAX_REFUSALS:
+                raise error
+            session.run(CONTROL_SQL)
+        self.refused += 1
+        _logger.error("NOTIFY is refused, and dropped: %s", one_line(error))
+        self._confirm()
+
+    def _confirm(self) -> None:
+        """Forget what was sent: its answer is there."""
+        keys = self._pending.in_flight
+        self._alone = max(0, self._alone - len(keys))
+        for key in keys:
+            self._refusals.pop(key, None)
+        if self._pending.confirm() and self.is_failing:
+            self.is_failing = False
+            self._backoff.reset()
+            _logger.info("NOTIFY is sent again")
