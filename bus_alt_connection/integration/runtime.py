@@ -25,49 +25,29 @@ import psycopg2
 import odoo
 
 from ..config.parameters import DEFAULT_DATABASE, Settings
-from ..config.settings import SECRET
 from ..config.timing import STOP_TIMEOUT
-from ..listener.follow import Follower
-from ..listener.inbox import LISTEN, Inbox, ListenCursor
+from ..config.values import SECRET
+from ..listener.bypass import Bypass
+from ..listener.inbox import Inbox, ListenCursor
 from ..listener.listener import Listener
-from ..listener.sharing import Sharing
 from ..outbox.outbox import Outbox
 from ..postgres.proof import DirectConnections
 from ..postgres.session import one_line
+from ..sharing.follow import Follower
+from ..sharing.sharing import Sharing
 from . import bus, cron
-from .loading import ModuleLoading, RegistryConnection, for_transaction
-from .loading import _Pool as DirectPool
+from .loading import DirectPool, ModuleLoading, RegistryConnection, for_transaction
 from .resolve import Resolution, code_of
 from .targets import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
-CHANNELS = ("imbus", "cron_trigger")
 LISTENING_MODULES = {row.module for row in TARGETS if isinstance(row, ListenTarget)}
-UNPATCHED_LISTEN = (
-    "LISTEN %s went to an ordinary connection of Odoo, not through bus_alt_connection: behind a"
-    " pooler no notification will arrive. Another addon has replaced odoo.sql_db.db_connect, or the"
-    " function that listens: load bus_alt_connection last in server_wide_modules."
-)
-
-OTHER_LISTEN = (
-    "LISTEN %s of another addon went to a pooled connection: behind a pooler in transaction mode"
-    " nothing will arrive there. Let that addon call odoo.sql_db.db_connect in the function that"
-    " runs LISTEN, or connect to PostgreSQL itself."
-)
 NO_DIRECT_LISTEN = (
     "%s.%s listens on the pooled connection, where nothing may arrive: no direct connection: %s"
 )
 # what a function that listens by itself has among its constants
 LISTEN_CONSTANT = re.compile(r"\s*listen\s+(\w+|\"\w+\"|{\w*}|%s)?\s*;?\s*", re.I)
-
-# Odoo 14.0 to 19.0: "notify imbus", "SELECT pg_notify('imbus', …)", or another function's name
-NOTIFY = re.compile(r"\s*(?:notify|select)\b.*\b(imbus|cron_trigger)\b", re.I | re.S)
-UNPATCHED_NOTIFY = (
-    "NOTIFY %s went through an ordinary connection of Odoo, not through bus_alt_connection: each"
-    " commit waits for it. Another addon has replaced odoo.sql_db.db_connect, or the function that"
-    " sends."
-)
 
 
 @functools.lru_cache(maxsize=None)
@@ -127,9 +107,7 @@ class Runtime:
 
     def __init__(self, settings: Settings, resolution: Resolution, version: str):
         self.settings, self.targets = settings, resolution.found
-        self.unpatched_listens: set = set()  # channels whose LISTEN went to an ordinary connection
-        self._unpatched_notifies: set = set()
-        self._other_listens: set = set()  # of other addons
+        self.bypass = Bypass(settings.database, is_direct)
         self._listen_pooled: set = set()  # functions of other addons
         # workers are forked later; the gevent process is a program of its own
         server = os.getppid() if odoo.evented else os.getpid()
@@ -216,27 +194,10 @@ class Runtime:
 
     def execute(self, execute, cursor, query, *args, **kwargs):
         """Run a statement, so that module loading leaves nothing behind on pooled connections."""
-        text = query if isinstance(query, str) else str(getattr(query, "code", ""))
-        if LISTEN.match(text) or (cursor.dbname == self.settings.database and NOTIFY.match(text)):
-            self._report_unpatched(cursor, text)
+        self.bypass.look_at(cursor, query)
         if isinstance(query, str) and self.module_loading.connection(cursor.dbname) is None:
             query = for_transaction(cursor.dbname, query)
         return execute(cursor, query, *args, **kwargs)
-
-    def _report_unpatched(self, cursor, query: str) -> None:
-        """Log once that something bypasses this addon, where that matters."""
-        listen, notify = LISTEN.match(query), NOTIFY.match(query)
-        channel = (listen or notify)[1].lower()
-        own = channel in CHANNELS and cursor.dbname == self.settings.database
-        reported = self.unpatched_listens if listen else self._unpatched_notifies
-        known = reported if own else self._other_listens
-        if channel in known or is_direct(cursor):
-            return
-        known.add(channel)
-        if not own:
-            _logger.warning(OTHER_LISTEN, channel)
-        else:
-            _logger.error(UNPATCHED_LISTEN if listen else UNPATCHED_NOTIFY, channel)
 
     def load_modules(self, load_modules, registry, *args, **kwargs):
         """Install, update and remove modules in a session, whatever gave the registry its

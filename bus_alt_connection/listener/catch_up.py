@@ -24,7 +24,8 @@ from ..config.timing import (
 )
 from ..postgres.background import in_background
 from ..postgres.log import PatientLogger
-from .inbox import AnyInbox, Inbox
+from .inbox import Inbox
+from .inboxes import AnyInbox
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.catchup"))
 

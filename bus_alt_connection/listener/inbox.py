@@ -11,21 +11,13 @@ import contextlib
 import logging
 import re
 import threading
-from typing import TYPE_CHECKING, Callable, Collection, Iterator, Mapping, Union
+from typing import Callable, Collection
 
 from psycopg2.extensions import Notify
 
 from ..postgres.log import PatientLogger
 from ..postgres.wakeup import Wakeup
-from .frames import heard
-
-if TYPE_CHECKING:
-    from .follow import Feed
-    from .lead import Peer
-
-    AnyInbox = Union["Inbox", Peer]
-else:
-    AnyInbox = object
+from .inboxes import AnyInbox
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.inbox"))
 
@@ -37,7 +29,7 @@ LISTEN = re.compile(r"\s*listen\s+(\w+)", re.I)
 IN_RECOVERY = re.compile(r"\s*select\s+pg_is_in_recovery\b", re.I)
 
 
-class Inbox:
+class Inbox(AnyInbox):
     """Stands where Odoo's loops expect psycopg2's connection: to wait on, poll and empty.
 
     :param channel: that Odoo's function listens on
@@ -54,8 +46,6 @@ class Inbox:
         own thread, since it may have to wait for the database
     """
 
-    is_local, server = True, None  # unlike those of other processes (``lead.Peer``)
-
     def __init__(
         self,
         channel: str,
@@ -67,18 +57,16 @@ class Inbox:
         use_pool: Callable[[], object] | None = None,
         list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],
     ):
-        self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
+        super().__init__(channel, catch_up_while_deaf)
         self.fixed_fileno = fixed_fileno
         self.catch_up_payloads = catch_up_payloads
         self.find_missed, self.use_pool = find_missed, use_pool
         # the bus listens because a browser has subscribed, maybe a moment ago
         self.needs_catch_up = catch_up_while_deaf
-        self.missed_since = 0.0  # monotonic seconds; what was sent before has arrived
         self.rejected_count = 0  # payloads that were kept from Odoo
         self.closed = 0
         self.notifies: list = []
-        self.on_close: Callable[[Inbox], None] | None = None
-        self.feed: Feed | None = None  # where Odoo's loop itself reads what a leader tells
+        self.feed = None  # a ``sharing.follow.Feed``, where Odoo's loop reads what a leader tells
         self._is_valid, self._list_databases = is_valid, list_databases
         self._wakeup = Wakeup()
         self._lock = threading.Lock()  # guards _arrived
@@ -130,85 +118,6 @@ class Inbox:
             if self.on_close:
                 self.on_close(self)
             self._wakeup.close()
-
-
-class Inboxes:
-    """The inboxes that a listener fills; any thread may change which these are."""
-
-    def __init__(self):
-        self._lock = threading.Lock()  # guards _all, which is replaced as a whole, and _closed
-        self._all: tuple[AnyInbox, ...] = ()
-        self._closed = self._joined = False
-
-    def __iter__(self) -> Iterator[AnyInbox]:
-        return iter(self._all)
-
-    def add(self, inbox: AnyInbox) -> bool:
-        """Add an inbox; return False where it is too late."""
-        with self._lock:
-            if not self._closed:
-                self._all = (*self._all, inbox)
-                self._joined = self._joined or (inbox.is_local and inbox.needs_catch_up)
-            return not self._closed
-
-    def take_joined(self) -> bool:
-        """Tell whether one was added, since this was asked, that waits for a probe."""
-        with self._lock:
-            joined, self._joined = self._joined, False
-        return joined
-
-    def remove(self, inbox: AnyInbox) -> bool:
-        """Remove an inbox, and return whether it was the last of this process: no other comes."""
-        with self._lock:
-            self._all = tuple(kept for kept in self._all if kept is not inbox)
-            self._closed = self._closed or not any(kept.is_local for kept in self._all)
-            return self._closed
-
-    def close(self) -> list[AnyInbox]:
-        """Take no inbox any more, and return those of this process."""
-        with self._lock:
-            self._closed = True
-        return [inbox for inbox in self if inbox.is_local]
-
-    def deliver(self, payloads: Mapping[str, list]) -> None:
-        """Deliver to each what has arrived on its channel.
-
-        Other processes come first: once a loop of this process wakes, it competes for the GIL.
-        """
-        for channel, arrived in payloads.items():
-            peers = [one for one in self if one.channel == channel and not one.is_local]
-            packets = list(heard(arrived)) if peers else []
-            for peer in peers:
-                peer.deliver(packets)
-        for inbox in self:
-            if inbox.is_local:
-                inbox.deliver(payloads.get(inbox.channel, []))
-
-    def miss(self, since: float) -> None:
-        """Note that each may have missed something since a time (monotonic seconds)."""
-        for inbox in self:
-            if not inbox.needs_catch_up:
-                inbox.needs_catch_up, inbox.missed_since = True, since
-
-    def missed(self) -> list[AnyInbox]:
-        """Return those whose function of Odoo may have missed something."""
-        return [inbox for inbox in self if inbox.needs_catch_up]
-
-    def while_deaf(self) -> list[AnyInbox]:
-        """Return those whose function of Odoo has something to do while deaf."""
-        return [inbox for inbox in self if inbox.catch_up_while_deaf]
-
-    def remote_count(self) -> int:
-        """Return how many are of other processes."""
-        return sum(not inbox.is_local for inbox in self)
-
-    def channels(self) -> tuple[str, ...]:
-        """Return all channels."""
-        return tuple(sorted({inbox.channel for inbox in self}))
-
-    def channels_of(self, server: int | None) -> list[str]:
-        """Return the channels of a server's processes; None: of this process's server."""
-        return sorted({inbox.channel for inbox in self if inbox.server == server})
 
 
 class ListenCursor(contextlib.AbstractContextManager):

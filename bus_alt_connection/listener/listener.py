@@ -31,8 +31,9 @@ from ..postgres.log import PatientLogger
 from ..postgres.session import one_line
 from ..postgres.wakeup import Stopped, Wakeup
 from .catch_up import CatchUp
-from .inbox import AnyInbox, Inbox, Inboxes
-from .probe import CHANNEL, Probe, Prober, send_probe
+from .inbox import Inbox
+from .inboxes import AnyInbox, Inboxes
+from .probe import PROBE_CHANNEL, Probe, Prober, send_probe
 from .session import ListenSession, ProbeTimeout, RoutedConnect, by_channel, classify
 from .status import Failure, ListenerStatus, State
 
@@ -133,12 +134,12 @@ class Listener(threading.Thread):
         # a bug in this addon must neither stop the listener for good nor fill the log
         expected = isinstance(error, (psycopg2.Error, OSError, ProbeTimeout))
         if not expected and self.status.state is not State.DEAF:
-            _logger.exception("%s: unexpected error, trying again", ", ".join(self._channels))
+            _logger.exception("%s: unexpected error, trying again", ", ".join(self.status.channels))
         failure, reason = classify(error, session)
         self.failure_counts[failure] += 1
         if failure is not Failure.LOST:
             # the address after that one may be the primary
-            self._rotation += session.address_index + 1 if session else 1
+            self._rotation += 1 + (session.address_index if session else 0)
         self._prober.lost(now, bool(self._channels), bool(self.inboxes.while_deaf()))
         self._channels = ()
         self.inboxes.miss(self._proven_at)
@@ -167,7 +168,7 @@ class Listener(threading.Thread):
             joined, wanted = self.inboxes.take_joined(), self.inboxes.channels()
             if not set(wanted) <= set(self._channels):
                 wanted = tuple(sorted({*wanted, *self._channels}))
-                session.listen([CHANNEL, *wanted])
+                session.listen([PROBE_CHANNEL, *wanted])
                 now = self._clock()
                 self._backoff.listening(now)
                 self._prober.listening(now)
@@ -183,13 +184,12 @@ class Listener(threading.Thread):
     def _dispatch(self, session: ListenSession, notifications: list) -> None:
         now = self._clock()
         payloads = by_channel(notifications)
-        round_trip = self._prober.schedule.received(now, payloads.pop(CHANNEL, []))
-        if self._prober.schedule.proven:
+        round_trip = self._prober.liveness.received(now, payloads.pop(PROBE_CHANNEL, []))
+        if self._prober.liveness.proven:
             self._proven_at = now
             self.status.mark_listening(now, session.describe(), round_trip)
         self.inboxes.deliver(payloads)
-        for channel, arrived in payloads.items():
-            self.notification_counts[channel] += len(arrived)
+        self.notification_counts.update({name: len(arrived) for name, arrived in payloads.items()})
 
     # --- probes and catching up, while listening and while deaf ----------------------
 
@@ -201,20 +201,20 @@ class Listener(threading.Thread):
         now = self._clock()
         self.status.remind(now)
         missed = self.inboxes.missed()
-        taken = self._prober.answer(now, early=bool(self._session and missed))
-        if taken and not taken.exception():
+        answer = self._prober.take_answer(now, early=bool(self._session and missed))
+        if answer and not answer.exception():
             # the pooled connection works, so Odoo's loops can use it
             if self._session:
                 self._catch_up.schedule(now, missed)
             else:
                 self._catch_up.schedule_while_deaf(now, self.inboxes.while_deaf())
-        elif taken and self._session:
-            reason = one_line(taken.exception())
-            self.status.mark_unknown(now, self._session.describe(), reason)
+        elif answer and self._session:
+            where = self._session.describe()
+            self.status.mark_unknown(now, where, one_line(answer.exception()))
         self._prober.run_due(now, self._session)
         self._catch_up.deliver_due(now)
 
     def _next_due(self) -> float:
         """Return the time at which ``_run_due`` has something to do again."""
-        parts = self.status.reminder, self._prober.schedule.next_due(), self._catch_up.next_due()
-        return min(parts)
+        due = [self.status.reminder, self._prober.liveness.next_due(), self._catch_up.next_due()]
+        return min(due)

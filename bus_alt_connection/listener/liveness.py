@@ -24,7 +24,7 @@ class Action(enum.Enum):
     RECONNECT = "close the session: it does not receive"
 
 
-class ProbeSchedule:
+class Liveness:
     """What is known of one session after the other, and what to do about it.
 
     :param uniform: draws a number from a range

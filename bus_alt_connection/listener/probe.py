@@ -9,9 +9,9 @@ from typing import Callable, Mapping, NamedTuple
 
 from ..config.timing import PROBE_SEND_TIMEOUT, Timing
 from ..postgres.background import in_background
-from ..postgres.proof import CHANNEL, NOTIFY_SQL
+from ..postgres.proof import NOTIFY_SQL, PROBE_CHANNEL
 from ..postgres.session import ServerIdentity, Session
-from .probe_schedule import Action, ProbeSchedule
+from .liveness import Action, Liveness
 from .session import ListenSession
 
 
@@ -19,7 +19,7 @@ class Probe(NamedTuple):
     """A probe on its way."""
 
     payload: str
-    taken: Future  # the ``ServerIdentity`` of the server that took it, or the error
+    answer: Future  # the ``ServerIdentity`` of the server that took it, or the error
 
 
 def send_probe(
@@ -35,16 +35,16 @@ def send_probe(
 
     def notify() -> ServerIdentity:
         with Session(parameters, PROBE_SEND_TIMEOUT, rotation=rotation) as session:
-            row = session.run(NOTIFY_SQL.format(CHANNEL, payload))
+            row = session.run(NOTIFY_SQL.format(PROBE_CHANNEL, payload))
             return ServerIdentity(*row, session.server_start_time())
 
-    taken = in_background("probe", notify)
-    taken.add_done_callback(lambda _future: on_done())
-    return Probe(payload, taken)
+    answer = in_background("probe", notify)
+    answer.add_done_callback(lambda _future: on_done())
+    return Probe(payload, answer)
 
 
 class Prober:
-    """Sends the probes of a listener when they are due (``probe_schedule``).
+    """Sends the probes of a listener when they are due (``liveness``).
 
     :param parameters: libpq's, of the pooled connection
     :param send: sends a probe
@@ -58,32 +58,32 @@ class Prober:
         send: Callable[..., Probe],
         wake: Callable[[], object],
     ):
-        self.schedule = ProbeSchedule(timing)
+        self.liveness = Liveness(timing)
         self._parameters, self._timing, self._send, self._wake = parameters, timing, send, wake
         self._probe: Probe | None = None  # on its way
         self._notified_server: ServerIdentity | None = None  # took the last probe
         self._rotation = 0  # which address comes first
 
-    def answer(self, now: float, early: bool) -> Future | None:
+    def take_answer(self, now: float, early: bool) -> Future | None:
         """Return the answer to the probe that is on its way, once it is there.
 
         :param early: something may have been missed, and waits for the pooled connection
         """
-        if self._probe is None or not self._probe.taken.done():
+        if self._probe is None or not self._probe.answer.done():
             return None
-        taken, self._probe = self._probe.taken, None
-        if taken.exception():
+        answer, self._probe = self._probe.answer, None
+        if answer.exception():
             self._rotation += 1
-            self.schedule.not_sent(now, early)
+            self.liveness.not_sent(now, early)
         else:
-            self._notified_server = taken.result()
-            self.schedule.sent(now)
-        return taken
+            self._notified_server = answer.result()
+            self.liveness.sent(now)
+        return answer
 
     def listening(self, now: float) -> None:
         """A session listens, or listens on more channels."""
         self._probe = None
-        self.schedule.listening(now)
+        self.liveness.listening(now)
 
     def lost(self, now: float, listened: bool, probing: bool) -> None:
         """There is no session.
@@ -93,17 +93,17 @@ class Prober:
         """
         if listened:
             self._probe = None
-        self.schedule.lost(now, probing)
+        self.liveness.lost(now, probing)
 
     def run_due(self, now: float, session: ListenSession | None) -> None:
         """Send a probe, if one is due.
 
         :raises ProbeTimeout: where one did not arrive in the session
         """
-        action = self.schedule.next_action(now)
+        action = self.liveness.next_action(now)
         if action is Action.SEND:
             self._probe = self._send(self._parameters, self._rotation, self._wake)
-            self.schedule.sending(now, self._probe.payload)
+            self.liveness.sending(now, self._probe.payload)
         elif action is Action.RECONNECT:
             timeout = self._timing.probe_timeout
             raise session.explain_missed_probe(self._notified_server, timeout)

@@ -22,7 +22,7 @@ from .pool_mode import is_transaction_pooling
 from .route import Route, list_attempts, read_route
 from .session import Session, one_line
 
-CHANNEL = "bus_alt_connection"
+PROBE_CHANNEL = "bus_alt_connection"
 
 # pg_notify is what NOTIFY calls
 NOTIFY_SQL = "SELECT current_database() FROM pg_notify('{}', '{}')"
@@ -164,7 +164,7 @@ class _PooledEnd(contextlib.AbstractContextManager):
 
         :raises NotProven: where it does not answer
         """
-        self._use(lambda session: session.run(NOTIFY_SQL.format(CHANNEL, payload)))
+        self._use(lambda session: session.run(NOTIFY_SQL.format(PROBE_CHANNEL, payload)))
 
     def _use(self, function: Callable[[Session], object]):
         while True:
@@ -217,7 +217,7 @@ def _prove_one(target: Mapping[str, str], pooled_end: _PooledEnd, route: Route) 
         pooler = backend != direct.connection.get_backend_pid()
         if pooler and is_transaction_pooling(direct, lambda seconds: Session(target, seconds)):
             raise NotProven(POOLER.format(*ends))
-        direct.run(f"LISTEN {CHANNEL}")
+        direct.run(f"LISTEN {PROBE_CHANNEL}")
         pooled_end.notify(payload)
         deadline = time.monotonic() + PROOF_TIMEOUT
         while time.monotonic() < deadline:

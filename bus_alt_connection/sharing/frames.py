@@ -14,18 +14,19 @@ Look     leader   something was missed: look at everything
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from typing import Iterable, Iterator, NamedTuple, Union
+from typing import NamedTuple, Union
 
-from .status import State
+from ..listener.status import State
 
 # bytes of a packet; and of payloads in one, of which each may have 8,000, as JSON six times that
 MAX_FRAME = 1 << 17
 MAX_PAYLOADS = 1 << 16
 
 # what may stand in the leader's LISTEN
-CHANNEL = re.compile(r"[a-z_]{1,63}")
+CHANNEL_NAME = re.compile(r"[a-z_]{1,63}")
 
 
 class ProtocolError(Exception):
@@ -101,7 +102,7 @@ def decode(data: bytes) -> Frame:
         types = _TYPES[kind]
         valid = len(fields) == len(types) and all(map(isinstance, fields, types))
         if valid and kind is Hello:
-            valid = bool(CHANNEL.fullmatch(fields[0]))
+            valid = bool(CHANNEL_NAME.fullmatch(fields[0]))
         elif valid and fields:
             if kind is Status:
                 State(fields[0])
@@ -114,16 +115,15 @@ def decode(data: bytes) -> Frame:
     return kind(*fields)
 
 
-def heard(payloads: Iterable[str]) -> Iterator[bytes]:
+@functools.lru_cache(maxsize=1)  # all followers get the same
+def heard(payloads: tuple[str, ...]) -> tuple[bytes, ...]:
     """Return packets with these payloads, equal ones once, each as large as a packet may be."""
-    batch: list[str] = []
-    size = 0
+    batches: list[list[str]] = []
+    size = MAX_PAYLOADS
     for payload in dict.fromkeys(payloads):
-        length = 6 * len(payload)
-        if batch and size + length > MAX_PAYLOADS:
-            yield encode(Heard(batch))
-            batch, size = [], 0
-        batch.append(payload)
-        size += length
-    if batch:
-        yield encode(Heard(batch))
+        size += 6 * len(payload)
+        if size > MAX_PAYLOADS:
+            batches.append([])
+            size = 6 * len(payload)
+        batches[-1].append(payload)
+    return tuple(encode(Heard(batch)) for batch in batches)

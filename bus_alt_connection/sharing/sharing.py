@@ -18,14 +18,16 @@ import time
 
 from ..config.parameters import Settings
 from ..config.timing import AFTER_UNEXPECTED_ERROR, JOIN_INTERVAL
+from ..listener.inbox import Inbox
+from ..listener.listener import Listener
+from ..listener.status import Failure
 from ..postgres.log import PatientLogger
-from .follow import CannotFollow, Feed, Follower, LeaderLost, Link, connect
+from .follow import Feed, Follower
+from .followers import BACKLOG
 from .frames import Hello
-from .inbox import Inbox
 from .ipc import open_socket
-from .lead import BACKLOG, Lead
-from .listener import Listener
-from .status import Failure
+from .lead import Lead
+from .link import CannotFollow, LeaderLost, Link, connect
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 

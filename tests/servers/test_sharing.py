@@ -15,7 +15,7 @@ import time
 import psutil
 import pytest
 
-from bus_alt_connection.listener import sharing
+from bus_alt_connection.sharing import sharing
 
 from ..stack.odoo import CHECKOUT
 from ..stack.process import die_with_parent, wait_until

@@ -17,7 +17,7 @@ import time
 
 from bus_alt_connection.config.parameters import Settings
 from bus_alt_connection.listener.inbox import Inbox
-from bus_alt_connection.listener.sharing import Sharing
+from bus_alt_connection.sharing.sharing import Sharing
 
 LOCK = threading.Lock()
 

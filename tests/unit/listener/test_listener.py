@@ -12,7 +12,7 @@ from bus_alt_connection.config.parameters import Settings
 from bus_alt_connection.config.timing import DEFAULT_TIMING
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.listener import Failure, Listener
-from bus_alt_connection.listener.probe import CHANNEL, Probe
+from bus_alt_connection.listener.probe import PROBE_CHANNEL, Probe
 from bus_alt_connection.listener.session import ProbeTimeout
 from bus_alt_connection.listener.status import State
 from bus_alt_connection.postgres.hosts import PrimaryUnavailable
@@ -81,7 +81,7 @@ class World:
         else:
             taken.set_result(SERVER)
             if self.probes_arrive:
-                self.traffic.append(Notify(0, CHANNEL, "the probe"))
+                self.traffic.append(Notify(0, PROBE_CHANNEL, "the probe"))
         on_done()
         return Probe("the probe", taken)
 
@@ -158,7 +158,7 @@ def lose(world, error="terminated"):
 
 def test_it_listens_once_its_probe_has_arrived(world, walk):
     assert states(world, walk, 101.0) == [State.LISTENING]
-    assert world.listens == [[CHANNEL, "imbus"]]
+    assert world.listens == [[PROBE_CHANNEL, "imbus"]]
 
 
 def test_a_lost_session_is_replaced_within_half_a_second(world, walk):

@@ -3,13 +3,13 @@
 import pytest
 
 from bus_alt_connection.config.timing import DEFAULT_TIMING, NEVER
-from bus_alt_connection.listener.probe_schedule import Action, ProbeSchedule
+from bus_alt_connection.listener.liveness import Action, Liveness
 
 
 @pytest.fixture
 def schedule():
     """A session that listens since second 100."""
-    made = ProbeSchedule(DEFAULT_TIMING, lambda first, last: last)
+    made = Liveness(DEFAULT_TIMING, lambda first, last: last)
     made.listening(100.0)
     return made
 
@@ -23,7 +23,7 @@ def proven(schedule):
 
 
 def test_nothing_is_to_be_done_before_there_was_a_session():
-    schedule = ProbeSchedule(DEFAULT_TIMING)
+    schedule = Liveness(DEFAULT_TIMING)
     assert schedule.next_action(1e9) is None
     assert schedule.next_due() == NEVER
 
@@ -133,7 +133,7 @@ def test_a_new_session_is_proven_by_a_new_probe(proven):
 
 
 def test_a_loss_before_the_first_session_is_probed_too():
-    schedule = ProbeSchedule(DEFAULT_TIMING, lambda first, last: last)
+    schedule = Liveness(DEFAULT_TIMING, lambda first, last: last)
     schedule.lost(100.0, probing=True)
     assert schedule.next_due() == 100.0 + DEFAULT_TIMING.probe_retry_early[1]
 

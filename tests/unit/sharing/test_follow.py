@@ -6,12 +6,13 @@ import socket
 
 import pytest
 
-from bus_alt_connection.listener import frames
-from bus_alt_connection.listener.follow import Feed, Follower, LeaderLost, Link
-from bus_alt_connection.listener.frames import Heard, Look, Missed, Status
 from bus_alt_connection.listener.inbox import Inbox
-from bus_alt_connection.listener.ipc import Timer
 from bus_alt_connection.listener.status import Failure, State
+from bus_alt_connection.sharing import frames
+from bus_alt_connection.sharing.follow import Feed, Follower
+from bus_alt_connection.sharing.frames import Heard, Look, Missed, Status
+from bus_alt_connection.sharing.ipc import Timer
+from bus_alt_connection.sharing.link import LeaderLost, Link
 
 PID = 4711
 

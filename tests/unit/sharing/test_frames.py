@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from bus_alt_connection.listener import frames
-from bus_alt_connection.listener.frames import Heard, Hello, Look, Missed, ProtocolError, Status
+from bus_alt_connection.sharing import frames
+from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed, ProtocolError, Status
 
 STATUS = Status(
     "listening", "", "db:5432", 1.5, None, ["imbus"], {"imbus": 3}, {"lost": 1}, 2, 7, 8
@@ -45,8 +45,8 @@ def test_bytes_that_are_no_text_are_refused():
 
 def test_many_payloads_take_several_packets_and_equal_ones_one_place():
     payloads = [f"{n}".rjust(7999, "\x01") for n in range(40)]
-    packets = list(frames.heard([*payloads, *payloads]))
+    packets = list(frames.heard((*payloads, *payloads)))
     assert all(len(packet) <= frames.MAX_FRAME for packet in packets)
     assert [text for packet in packets for text in frames.decode(packet).payloads] == payloads
-    assert list(frames.heard([])) == []
-    assert len(list(frames.heard(map(str, range(1000))))) == 1
+    assert list(frames.heard(())) == []
+    assert len(list(frames.heard(tuple(map(str, range(1000)))))) == 1

@@ -13,12 +13,13 @@ from bus_alt_connection.config.timing import (
     LEAD_TIMEOUT,
     STATUS_INTERVAL,
 )
-from bus_alt_connection.listener import frames
-from bus_alt_connection.listener.frames import Heard, Hello, Look, Missed
-from bus_alt_connection.listener.inbox import Inboxes
-from bus_alt_connection.listener.ipc import Timer, open_socket, receive_with_timer
-from bus_alt_connection.listener.lead import Deposed, Lead, Peer
+from bus_alt_connection.listener.inboxes import Inboxes
 from bus_alt_connection.listener.status import Failure, State
+from bus_alt_connection.sharing import frames
+from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
+from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
+from bus_alt_connection.sharing.lead import Deposed, Lead
+from bus_alt_connection.sharing.peer import Peer
 
 
 class Wire:
@@ -38,7 +39,7 @@ def peer(wire, missed=False, server=1):
 
 
 def deliver(one: Peer, *payloads: str):
-    one.deliver(list(frames.heard(payloads)))
+    one.deliver(payloads)
 
 
 def test_what_arrives_is_sent():

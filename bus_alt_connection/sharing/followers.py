@@ -1,0 +1,180 @@
+# License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
+"""The connections of followers: which there are, and who is refused. Nothing here waits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import time
+from typing import Callable, Collection, Mapping
+
+from ..config.timing import JOIN_TIMEOUT
+from ..listener.inboxes import AnyInbox
+from ..postgres.log import PatientLogger
+from .frames import MAX_FRAME, Hello, Missed, ProtocolError, Status, decode, encode
+from .ipc import Timer, open_socket, peer_of, send_with_timer
+from .peer import Peer
+
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
+
+BACKLOG = 1024
+MAX_SILENT = 32  # connections that have not said yet what they want
+
+NO_DESCRIPTOR = "no follower can connect now: %s"
+REFUSED = "refused a process that connected to share the listener (process %d): %s"
+
+
+class Followers:
+    """The followers of this process.
+
+    :param server_socket: where they connect
+    :param selector: of the wait during which they are served
+    :param timer: that expires when this process hangs
+    :param own_server: of this process
+    :param status: returns what a follower of a server is told (None: of this process's own)
+    :param add: is given the inbox of each that comes
+    :param remove: is given the inbox of each that goes
+    :param clock: tells the time, monotonic seconds
+    """
+
+    def __init__(
+        self,
+        server_socket: socket.socket,
+        selector: selectors.BaseSelector,
+        timer: Timer,
+        own_server: int,
+        status: Callable[[int | None], Status],
+        add: Callable[[AnyInbox], object],
+        remove: Callable[[AnyInbox], object],
+        clock: Callable[[], float],
+    ):
+        self._server_socket, self._selector, self._timer = server_socket, selector, timer
+        self._own_server, self._status, self._clock = own_server, status, clock
+        self._add, self._remove = add, remove
+        self._peers: dict[socket.socket, Peer] = {}
+        self._silent: dict[socket.socket, float] = {}  # until when they may be
+        self._events: dict[socket.socket, int] = {}  # that the selector waits for
+        self._logged: set = set()
+        selector.register(server_socket, selectors.EVENT_READ)
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def serve(self, happened: Mapping[object, int]) -> None:
+        """Accept who comes, and read what they say.
+
+        :param happened: what the selector returned: the events of each socket
+        """
+        if self._server_socket in happened:
+            self._accept()
+        for client, events in happened.items():
+            peer = self._peers.get(client)
+            if peer and events & selectors.EVENT_WRITE:
+                peer.is_full = False
+            if events & selectors.EVENT_READ and (peer or client in self._silent):
+                self._receive(client, peer)
+
+    def run_due(self, now: float, listening: bool) -> Collection[float]:
+        """Do what is due, and return when there is something again.
+
+        :param listening: notifications arrive, so that what was missed can be looked for
+        """
+        for client, deadline in list(self._silent.items()):
+            if now >= deadline:
+                self._refuse(client, f"it said nothing for {JOIN_TIMEOUT:g} s")
+        for client, peer in self._peers.items():
+            if peer.owes_look and listening and not peer.is_full:
+                peer.look()
+            write = selectors.EVENT_WRITE if peer.is_full else 0
+            self._want(client, selectors.EVENT_READ | write)
+        return self._silent.values()
+
+    def tell_status(self) -> None:
+        """Tell the state to those that want to know it."""
+        for peer in self._peers.values():
+            if peer.wants_status:
+                peer.send(encode(self._status(peer.server)))
+
+    def close(self) -> None:
+        """End all connections, which frees the name to lead."""
+        for one in [self._server_socket, *self._silent, *self._peers]:
+            one.close()
+
+    def _want(self, client: socket.socket, events: int) -> None:
+        if self._events.get(client) != events:
+            change = self._selector.modify if client in self._events else self._selector.register
+            change(client, events)
+            self._events[client] = events
+
+    def _accept(self) -> None:
+        for _time in range(BACKLOG):
+            try:
+                client = open_socket(self._server_socket.accept()[0])
+            except BlockingIOError:
+                return
+            except OSError as error:  # no file descriptor
+                self._log_once("accept", NO_DESCRIPTOR, error)
+                time.sleep(0.01)
+                return
+            if peer_of(client)[1] != os.geteuid():
+                self._refuse(client, f"it is one of user {peer_of(client)[1]}")
+                continue
+            self._silent[client] = self._clock() + JOIN_TIMEOUT
+            self._want(client, selectors.EVENT_READ)
+            self._receive(client, None)
+            if len(self._silent) > MAX_SILENT:
+                self._refuse(next(iter(self._silent)), "it said nothing, and others wait")
+
+    def _receive(self, client: socket.socket, peer: Peer | None) -> None:
+        try:
+            data = client.recv(MAX_FRAME)
+            frame = decode(data) if data else None
+        except BlockingIOError:
+            return
+        except OSError:
+            frame = None
+        except ProtocolError as error:
+            self._refuse(client, str(error))
+            return
+        if frame is None:
+            self._forget(client)
+        elif peer and isinstance(frame, Missed):
+            peer.needs_catch_up = True
+        elif not peer and isinstance(frame, Hello):
+            self._welcome(client, frame)
+        else:
+            self._refuse(client, f"it sent {type(frame).__name__}")
+
+    def _welcome(self, client: socket.socket, hello: Hello) -> None:
+        peer = Peer(hello, client.send, self._own_server)
+        del self._silent[client]
+        try:
+            send_with_timer(client, encode(self._status(peer.server)), self._timer)
+        except OSError:  # it has gone
+            self._forget(client)
+            return
+        self._peers[client] = peer
+        self._add(peer)
+
+    def _refuse(self, client: socket.socket, why: str) -> None:
+        with contextlib.suppress(OSError):
+            kind = why.partition(":")[0]
+            self._log_once(kind, REFUSED, peer_of(client)[0], why)
+        self._forget(client)
+
+    def _forget(self, client: socket.socket) -> None:
+        self._silent.pop(client, None)
+        peer = self._peers.pop(client, None)
+        if self._events.pop(client, None):
+            self._selector.unregister(client)
+        client.close()
+        if peer:
+            self._remove(peer)
+
+    def _log_once(self, kind: str, text: str, *values) -> None:
+        if kind not in self._logged:
+            self._logged.add(kind)
+            _logger.warning(text, *values)
