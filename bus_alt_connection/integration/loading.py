@@ -22,7 +22,7 @@ import psycopg2
 import odoo
 from odoo.exceptions import UserError
 
-from ..config.settings import SECRET
+from ..config.values import SECRET
 from ..postgres.proof import DirectConnections
 from ..postgres.session import one_line
 from ..postgres.slots import Slots
@@ -98,7 +98,7 @@ class ModuleLoading:
             proven.check_update()
             target = proven.parameters
             public = {key: text for key, text in target.items() if not SECRET.search(key)}
-            key, pool = (threading.get_ident(), database), _Pool(target)
+            key, pool = (threading.get_ident(), database), DirectPool(target)
             try:
                 connection = odoo.sql_db.Connection(pool, database, public)
                 connection.cursor().close()  # connects, or fails now
@@ -138,7 +138,7 @@ def for_transaction(database: str, query: str) -> str:
     return query
 
 
-class _Pool(odoo.sql_db.ConnectionPool):
+class DirectPool(odoo.sql_db.ConnectionPool):
     """Odoo's own, which alone gets the passwords: a connection's parameters stand in its log."""
 
     def __init__(self, parameters: Mapping[str, str]):

@@ -36,7 +36,7 @@ def list_channels(runtime, expected: Collection[str]) -> list[Channel]:
     :param runtime: what the addon has in this process (``integration.runtime.Runtime``)
     :param expected: channels on which this process has to listen
     """
-    listener, unpatched = runtime.listener, runtime.unpatched_listens
+    listener, unpatched = runtime.listener, runtime.bypass.listens
     alive = listener and listener.is_alive()
     status = listener.status if alive else ListenerStatus(DEFAULT_TIMING)
     now = time.monotonic()

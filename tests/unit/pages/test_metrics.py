@@ -16,7 +16,9 @@ def report(listener=None, expected=("imbus",), unconfirmed=0, failures=0) -> dic
     """Return the samples by name and labels."""
     counts = {os.getpid(): Counts(unconfirmed, failures, 0, 0)}
     outbox = types.SimpleNamespace(counts_of_all=lambda: counts)
-    runtime = types.SimpleNamespace(listener=listener, unpatched_listens=set(), outbox=outbox)
+    runtime = types.SimpleNamespace(
+        listener=listener, bypass=types.SimpleNamespace(listens=set()), outbox=outbox
+    )
     response = metrics.respond(runtime, expected)
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -85,7 +87,9 @@ def test_a_process_without_a_listener_shows_what_it_sends():
 
 def test_each_metric_has_a_line_of_help_and_its_type_before_its_samples():
     outbox = types.SimpleNamespace(counts_of_all=lambda: {1: Counts()})
-    runtime = types.SimpleNamespace(listener=listener(), unpatched_listens=set(), outbox=outbox)
+    runtime = types.SimpleNamespace(
+        listener=listener(), bypass=types.SimpleNamespace(listens=set()), outbox=outbox
+    )
     lines = metrics.respond(runtime, ["imbus"]).get_data(as_text=True).splitlines()
     for name, meaning in metrics.METRICS.items():
         kind = "counter" if name.endswith("_total") else "gauge"

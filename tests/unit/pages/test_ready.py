@@ -14,7 +14,7 @@ def runtime(status=None, alive=True, unpatched=()):
         status=status, is_alive=lambda: alive, leads=False, followers=2, channels=["imbus"]
     )
     return types.SimpleNamespace(
-        listener=listener if status else None, unpatched_listens=set(unpatched)
+        listener=listener if status else None, bypass=types.SimpleNamespace(listens=set(unpatched))
     )
 
 
