@@ -1,4 +1,4 @@
-"""The command, as README says to call it; tests/servers/test_check.py has all that it finds."""
+"""The command, as README says to call it; tests/servers/buscheck has all that it finds."""
 
 import ast
 import contextlib

@@ -15,8 +15,8 @@ from bus_alt_connection.postgres import hosts
 from bus_alt_connection.postgres.proof import prove
 from bus_alt_connection.postgres.session import Session
 
-from ..stack.postgres import BIN, Postgres, server_environ
-from .conftest import settings_of, tools_of
+from ...stack.postgres import BIN, Postgres, server_environ
+from ..conftest import settings_of, tools_of
 
 # seconds, of each address
 TIMEOUT = 2

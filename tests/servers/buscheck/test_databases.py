@@ -13,9 +13,9 @@ from bus_alt_connection.buscheck.finding import Mark, advise
 from bus_alt_connection.buscheck.report import format_report, report
 from bus_alt_connection.postgres import hosts
 
-from ..stack.odoo import ROLE
-from .conftest import settings_of
-from .test_route import AUTO, behind, database, pgbouncer
+from ...stack.odoo import ROLE
+from ..conftest import settings_of
+from ..postgres.test_route import AUTO, behind, database, pgbouncer
 
 
 def said(settings, *databases: str) -> str:

@@ -16,12 +16,12 @@ from bus_alt_connection.listener.listener import Listener
 from bus_alt_connection.listener.status import State
 from bus_alt_connection.postgres.proof import DirectConnections, NotProven, prove
 
-from ..stack.deployment import Servers
-from ..stack.odoo import ROLE
-from ..stack.pgbouncer import PgBouncer
-from ..stack.postgres import BIN, Postgres, server_environ
-from ..stack.process import give_to_servers, wait_until
-from .conftest import QUICK, settings_of, tools_of
+from ...stack.deployment import Servers
+from ...stack.odoo import ROLE
+from ...stack.pgbouncer import PgBouncer
+from ...stack.postgres import BIN, Postgres, server_environ
+from ...stack.process import give_to_servers, wait_until
+from ..conftest import QUICK, settings_of, tools_of
 
 AUTO = {"imdispatcher_db_host": "auto", "imdispatcher_db_port": ""}
 

@@ -13,7 +13,7 @@ from bus_alt_connection.postgres.hosts import PrimaryUnavailable, resolve_hosts
 from bus_alt_connection.postgres.session import Session
 from bus_alt_connection.postgres.wakeup import Stopped, Wakeup
 
-from ..stack.process import free_port
+from ...stack.process import free_port
 
 NAME = {"application_name": "test-{pid}"}
 

@@ -14,9 +14,9 @@ import psycopg2
 from bus_alt_connection.integration.bus_protocol import is_valid_payload
 from bus_alt_connection.listener.listener import Failure, Listener
 
-from ..stack.process import wait_until
-from ..stack.tcp_proxy import TcpProxy
-from .conftest import CHANNEL, QUICK, Loop, settings_of
+from ...stack.process import wait_until
+from ...stack.tcp_proxy import TcpProxy
+from ..conftest import CHANNEL, QUICK, Loop, settings_of
 
 
 def test_a_listen_through_pgbouncer_hears_nothing(servers):

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from ..stack import silent_dns
-from ..stack.odoo import CHECKOUT
+from ...stack import silent_dns
+from ...stack.odoo import CHECKOUT
 
 RUN = "from tests.stack import silent_dns; silent_dns.main()"
 

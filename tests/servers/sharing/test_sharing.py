@@ -17,9 +17,9 @@ import pytest
 
 from bus_alt_connection.sharing import sharing
 
-from ..stack.odoo import CHECKOUT
-from ..stack.process import die_with_parent, wait_until
-from .conftest import settings_of
+from ...stack.odoo import CHECKOUT
+from ...stack.process import die_with_parent, wait_until
+from ..conftest import settings_of
 
 
 class Sharer:

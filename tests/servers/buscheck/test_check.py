@@ -16,10 +16,10 @@ from bus_alt_connection.buscheck import checks
 from bus_alt_connection.buscheck.finding import Mark, advise
 from bus_alt_connection.buscheck.report import format_report, report
 
-from ..stack.pgbouncer import PgBouncer
-from ..stack.postgres import Postgres
-from ..stack.tls import certified
-from .conftest import settings_of
+from ...stack.pgbouncer import PgBouncer
+from ...stack.postgres import Postgres
+from ...stack.tls import certified
+from ..conftest import settings_of
 
 
 @contextlib.contextmanager

@@ -22,12 +22,12 @@ from bus_alt_connection.config import timing
 from bus_alt_connection.outbox import pending as module
 from bus_alt_connection.outbox.outbox import Outbox
 
-from ..stack.odoo import CHECKOUT, ROLE
-from ..stack.pgbouncer import PgBouncer
-from ..stack.postgres import Postgres
-from ..stack.process import free_port, wait_until
-from ..stack.tcp_proxy import TcpProxy
-from .conftest import settings_of
+from ...stack.odoo import CHECKOUT, ROLE
+from ...stack.pgbouncer import PgBouncer
+from ...stack.postgres import Postgres
+from ...stack.process import free_port, wait_until
+from ...stack.tcp_proxy import TcpProxy
+from ..conftest import settings_of
 
 NOTIFY = "SELECT pg_notify('imbus', %s)"
 

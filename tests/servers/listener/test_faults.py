@@ -24,11 +24,11 @@ from bus_alt_connection.integration import bus_protocol
 from bus_alt_connection.integration.bus_protocol import covering_channels, in_batches
 from bus_alt_connection.listener import catch_up
 
-from ..stack.pgbouncer import PgBouncer
-from ..stack.postgres import Postgres
-from ..stack.process import wait_until
-from ..stack.tcp_proxy import TcpProxy
-from .conftest import QUICK, settings_of
+from ...stack.pgbouncer import PgBouncer
+from ...stack.postgres import Postgres
+from ...stack.process import wait_until
+from ...stack.tcp_proxy import TcpProxy
+from ..conftest import QUICK, settings_of
 
 
 @contextlib.contextmanager
