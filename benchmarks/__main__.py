@@ -4,8 +4,8 @@ All servers of a part run at once on one PostgreSQL, prefork, each with a databa
 PgBouncer of its own, and are measured in turn. Without PART everything is measured, and
 benchmarks/results.md written. Some parts are separate, with options of their own: ``./run bench
 backups`` is about pg_dump, ``updates`` about modules, ``queue_job`` about an addon beside,
-``proofs`` about direct connections,
-``fleet`` about many Odoo servers, ``dashboard`` about what Grafana shows.
+``proofs`` about direct connections, ``leaders`` about the process that leads, ``fleet`` about many
+Odoo servers, ``dashboard`` about what Grafana shows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from . import (
     backups,
     dashboard,
     fleet,
+    leaders,
     measures,
     missed,
     outages,
@@ -38,6 +39,7 @@ SEPARATE = {
     "updates": updates.main,
     "proofs": proofs.main,
     "queue_job": queue_job.main,
+    "leaders": leaders.main,
     "fleet": fleet.main,
 }
 

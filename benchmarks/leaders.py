@@ -1,0 +1,113 @@
+"""``./run bench leaders``: the process that leads is killed, again and again."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import threading
+import time
+from collections import defaultdict
+
+import psutil
+
+from tests.odoo.conftest import Site, running
+from tests.odoo.test_lead import leader, ready
+from tests.stack.deployment import running_deployment
+from tests.stack.odoo import Sender
+from tests.stack.process import wait_until
+
+from .crowd import Crowd
+from .measures import CHANNEL
+from .results import Table
+
+PAUSE = 0.2  # seconds between messages
+PREFIX = "message "
+
+
+class Stream(threading.Thread):
+    """Sends a message every 0.2 s; ``sent`` has when each was committed (monotonic)."""
+
+    def __init__(self, site: Site):
+        super().__init__(daemon=True)
+        self._sender, self._end = Sender(site.odoo), threading.Event()
+        self.sent: dict[str, float] = {}
+
+    def run(self):
+        while not self._end.wait(PAUSE):
+            text = f"{PREFIX}{len(self.sent)}."
+            self.sent[text] = self._sender.send(CHANNEL, text)["committed"]
+
+    def stop(self):
+        self._end.set()
+        self.join()
+        self._sender.close()
+
+
+def kill(site: Site) -> tuple[str, float, float]:
+    """Kill the leader; return what it was, when, and the seconds until a job began."""
+    wait_until(lambda: ready(site), "ready", 60)
+    process: psutil.Process = leader(site)
+    kind = "gevent process" if "gevent" in process.cmdline() else "cron worker"
+    killed = time.monotonic()
+    process.kill()
+    if not site.starts(30):
+        raise TimeoutError("no job began within 30 s")
+    job = time.monotonic() - killed
+    wait_until(lambda: leader(site) != process, "another one leads", 30)
+    return kind, killed, job
+
+
+def measure(site: Site, crowd: Crowd, kills: int) -> Table:
+    stream, found = Stream(site), []
+    stream.start()
+    try:
+        for number in range(kills):
+            time.sleep(2)
+            found.append(kill(site))
+            print(
+                f"  {number + 1} of {kills}: {found[-1][0]}, job {found[-1][2]:.2f} s", flush=True
+            )
+        time.sleep(5)
+    finally:
+        stream.stop()
+    arrivals = crowd.arrivals(PREFIX, len(stream.sent), 60)
+    counts = [len(arrivals.get(text, [])) for text in stream.sent]
+    lost = sum(max(0, crowd.number - count) for count in counts)
+    twice = sum(max(0, count - crowd.number) for count in counts)
+    shown, jobs = defaultdict(list), defaultdict(list)
+    for kind, killed, job in found:
+        after = [text for text, when in stream.sent.items() if when > killed]
+        if after and after[0] in arrivals:
+            shown[kind].append(max(arrivals[after[0]]) - stream.sent[after[0]])
+        jobs[kind].append(job)
+    table = Table(
+        f"The process that leads is killed (SIGKILL) {kills} times",
+        f"{crowd.number} websockets, a message each {PAUSE} s ({len(stream.sent)} in all: {lost}"
+        f" lost, {twice} twice), a cron job triggered at each kill. Seconds until the next message"
+        " was at all websockets, and until the job began. With the gevent process its websockets"
+        " end; they wait for a new one.",
+        ["", "kills", "message, median", "at most", "job, median", "at most"],
+    )
+    for kind in jobs:
+        times = [
+            f"{how(values):.2f} s"
+            for values in (shown[kind], jobs[kind])
+            for how in (statistics.median, max)
+        ]
+        table.add(kind, len(jobs[kind]), *times)
+    return table
+
+
+def main(arguments: list[str]):
+    parser = argparse.ArgumentParser(prog="./run bench leaders", description=__doc__)
+    parser.add_argument("--websockets", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=30)
+    options = parser.parse_args(arguments)
+    with contextlib.ExitStack() as stack:
+        whole = stack.enter_context(running_deployment())
+        own = {**whole.direct_settings, "max_cron_threads": 2}
+        site = stack.enter_context(running(whole, workers=2, options=own))
+        wait_until(lambda: ready(site), "ready", 60)
+        crowd = stack.enter_context(Crowd(site.odoo, CHANNEL, options.websockets))
+        measure(site, crowd, options.kills).show()
