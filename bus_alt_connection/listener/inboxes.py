@@ -72,7 +72,8 @@ class Inboxes:
         Other processes come first: once a loop of this process wakes, it competes for the GIL.
         """
         for inbox in sorted(self, key=lambda inbox: inbox.is_local):
-            inbox.deliver(payloads.get(inbox.channel, ()))
+            if inbox.channel in payloads:
+                inbox.deliver(payloads[inbox.channel])
 
     def miss(self, since: float) -> None:
         """Note that each may have missed something since a time (monotonic seconds)."""

@@ -115,7 +115,7 @@ def decode(data: bytes) -> Frame:
     return kind(*fields)
 
 
-@functools.lru_cache(maxsize=1)  # all followers get the same
+@functools.lru_cache(maxsize=2)  # all followers of a channel get the same
 def heard(payloads: tuple[str, ...]) -> tuple[bytes, ...]:
     """Return packets with these payloads, equal ones once, each as large as a packet may be."""
     batches: list[list[str]] = []
