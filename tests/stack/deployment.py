@@ -21,11 +21,16 @@ class Servers:
     """
 
     def __init__(
-        self, folder: pathlib.Path, data: pathlib.Path | None = None, wire=None, options=None
+        self,
+        folder: pathlib.Path,
+        data: pathlib.Path | None = None,
+        wire=None,
+        options=None,
+        host: str = "127.0.0.1",
     ):
         self.folder = folder
         self.password = secrets.token_hex(16)
-        self.postgres = Postgres(folder / "postgres", data, wire=wire, options=options)
+        self.postgres = Postgres(folder / "postgres", data, wire=wire, options=options, host=host)
         self.pgbouncer = pooler(
             folder / "pgbouncer",
             self.postgres,

@@ -40,6 +40,7 @@ local replication postgres trust
 local all all scram-sha-256
 host all all 127.0.0.1/32 scram-sha-256
 host all all 10.73.0.0/24 scram-sha-256
+host all all fd00::/8 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
 """
 
@@ -58,6 +59,7 @@ class Postgres:
     :param primary: make it a streaming standby of this server
     :param wire: run it at the other end of this ``Wire``
     :param options: more settings of PostgreSQL
+    :param host: its address, an IPv4 one unless told otherwise
     """
 
     def __init__(
@@ -67,12 +69,13 @@ class Postgres:
         primary: Postgres | None = None,
         wire=None,
         options: dict | None = None,
+        host: str = "127.0.0.1",
     ):
         self.folder = folder
         self.wire = wire
         self.options = options or {}
         self.data = folder / "data"
-        self.host = THERE if wire else "127.0.0.1"
+        self.host = THERE if wire else host
         self.port = free_port()
         self.process = Process(folder.with_suffix(".log"), signal.SIGINT)
         folder.mkdir()
