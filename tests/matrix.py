@@ -30,6 +30,7 @@ CHECKS = {
     "test_jobs_start_at_once": "cron",
     "test_backups_while_others_query": "backup",
     "test_all_well": "buscheck",
+    "test_auto_is_all_that_is_set": "auto",
     "test_an_update_has_a_session_as_odoos_own_role": "update",
     "test_no_lock_timeout_is_left_on_pooled_connections": "update",
 }
