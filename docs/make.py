@@ -1,7 +1,7 @@
 """``./run docs``: make what is made from something else.
 
 * the table of settings in docs/settings.rst, from ``bus_alt_connection/config/settings.py``;
-* the tables in docs/figures.rst, from ``benchmarks/results.md``, which ``./run bench`` writes;
+* the tables in docs/figures.rst and docs/figures-missed.rst, from ``benchmarks/results.md``, which ``./run bench`` writes;
 * the figures that stand in a sentence (``|commit here|``), from the same tables;
 * the table in docs/compatibility.rst, from ``docs/matrix.json``, which ``./run matrix`` writes;
 * ``bus_alt_connection/README.rst`` and ``static/description/index.html`` (the page on Odoo Apps),
@@ -43,9 +43,11 @@ NAMES = {
     "stock, session pool": "session entry",
     "existing addon": "OCA addon",
     "bus_alt_connection": "this addon",
+    "before": "1.1.0",
 }
 # the same for other words of results.md, each as long as the one in whose place it stands
 WORDS = {"  all: it hears nothing": "   all: nothing arrives"}
+FEW = 20  # as benchmarks/missed.py has it
 # what the pages say of a table instead of the note in results.md
 TITLES = {
     "Five processes, three places of a session pool": (
@@ -54,6 +56,24 @@ TITLES = {
         " query_wait_timeout is 8 s. A way to run Odoo that keeps a connection would let others"
         " wait until they fail: failed should be 0.",
     ),
+    **{
+        f"{FEW} of {size} websockets missed a notification": (
+            f"{FEW} of {size} websockets missed a notification",
+            "Seconds after the path was back: until the server listened again, and until those who"
+            " missed something had it. transactions: of the pooler, until the last one had it, and"
+            " until all were told. CPU: of the Odoo server until then. Median of 3 losses; one of"
+            " plain Odoo.",
+        )
+        for size in ("2,000", "5,000")
+    },
+    **{
+        f"Each of {size} websockets missed a notification": (
+            f"Each of {size} websockets missed a notification",
+            "The same, and seconds that ordinary notifications take meanwhile, one each 0.25 s, from"
+            " their INSERT on.",
+        )
+        for size in ("2,000", "5,000")
+    },
     "Killed right after the commit": (
         "Killed right after the commit",
         "100 processes, forked as Odoo's workers are. Each commits one notification, pauses,"
@@ -155,10 +175,15 @@ def _renamed(table: str) -> str:
     return table
 
 
-def results() -> str:
-    """The tables of results.md, each with its note and its picture."""
+def results(after_a_loss: bool) -> str:
+    """The tables of results.md, each with its note and its picture.
+
+    :param after_a_loss: those of websockets that missed something, or else all others
+    """
     parts = []
     for title, (said, table, _rows) in tables().items():
+        if ("missed" in title) != after_a_loss:
+            continue
         shown, note = TITLES.get(title, (title, said))
         parts += [f"{shown}\n{'-' * len(shown)}\n", textwrap.fill(note, 115) + "\n"]
         if title in PICTURES:
@@ -309,11 +334,13 @@ def neighbours_table() -> str:
 def made() -> dict[pathlib.Path, str]:
     """Return the content of each file that is made."""
     docs = CHECKOUT / "docs"
-    measured, page, run, beside = (
-        docs / f"{name}.rst" for name in ("figures", "settings", "compatibility", "neighbours")
+    measured, missed, page, run, beside = (
+        docs / f"{name}.rst"
+        for name in ("figures", "figures-missed", "settings", "compatibility", "neighbours")
     )
     found = {
-        measured: _between(measured, BEGIN_RESULTS, END_RESULTS, results()),
+        measured: _between(measured, BEGIN_RESULTS, END_RESULTS, results(after_a_loss=False)),
+        missed: _between(missed, BEGIN_RESULTS, END_RESULTS, results(after_a_loss=True)),
         page: _between(page, BEGIN, END, settings_table()),
         run: _between(run, BEGIN_MATRIX, END_MATRIX, matrix_table()),
         beside: _between(beside, BEGIN_NEIGHBOURS, END_NEIGHBOURS, neighbours_table()),
