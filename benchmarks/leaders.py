@@ -38,6 +38,15 @@ class Stream(threading.Thread):
             text = f"{PREFIX}{len(self.sent)}."
             self.sent[text] = self._sender.send(CHANNEL, text)["committed"]
 
+    @property
+    def last(self) -> str:
+        return next(reversed(self.sent))
+
+    def wait(self):
+        """Wait until some more are sent."""
+        number = len(self.sent)
+        wait_until(lambda: len(self.sent) > number + 5, "some messages", 60)
+
     def stop(self):
         self._end.set()
         self.join()
@@ -68,7 +77,7 @@ def measure(site: Site, crowd: Crowd, kills: int) -> Table:
             print(
                 f"  {number + 1} of {kills}: {found[-1][0]}, job {found[-1][2]:.2f} s", flush=True
             )
-        time.sleep(5)
+        stream.wait()
     finally:
         stream.stop()
     arrivals = crowd.arrivals(PREFIX, len(stream.sent), 60)
