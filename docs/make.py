@@ -1,7 +1,8 @@
 """``./run docs``: make what is made from something else.
 
 * the table of settings in docs/settings.rst, from ``bus_alt_connection/config/settings.py``;
-* the tables in docs/figures.rst and docs/figures-missed.rst, from ``benchmarks/results.md``, which ``./run bench`` writes;
+* the tables in docs/figures.rst and docs/figures-missed.rst, from ``benchmarks/results.md``, which
+  ``./run bench`` writes;
 * the figures that stand in a sentence (``|commit here|``), from the same tables;
 * the table in docs/compatibility.rst, from ``docs/matrix.json``, which ``./run matrix`` writes;
 * ``bus_alt_connection/README.rst`` and ``static/description/index.html`` (the page on Odoo Apps),
@@ -69,8 +70,8 @@ TITLES = {
     **{
         f"Each of {size} websockets missed a notification": (
             f"Each of {size} websockets missed a notification",
-            "The same, and seconds that ordinary notifications take meanwhile, one each 0.25 s, from"
-            " their INSERT on.",
+            "The same, and seconds that ordinary notifications take meanwhile, from their INSERT on;"
+            " one was sent each 0.25 s.",
         )
         for size in ("2,000", "5,000")
     },
