@@ -72,11 +72,11 @@ def measure(site: Site, crowd: Crowd, kills: int) -> Table:
     stream.start()
     try:
         for number in range(kills):
-            time.sleep(2)
-            found.append(kill(site))
-            print(
-                f"  {number + 1} of {kills}: {found[-1][0]}, job {found[-1][2]:.2f} s", flush=True
-            )
+            stream.wait()
+            crowd.arrivals(stream.last, 1, 60)  # all websockets are there again
+            kind, killed, job = kill(site)
+            found.append((kind, killed, job))
+            print(f"  {number + 1} of {kills}: {kind}, job after {job:.2f} s", flush=True)
         stream.wait()
     finally:
         stream.stop()
