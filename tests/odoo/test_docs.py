@@ -145,6 +145,8 @@ COMMANDS = {
     "odoo-bin populate -c odoo.conf -d mydb --db_host=postgres.example.com --db_port=5432": "",
     "PGHOST=postgres.example.com PGPORT=5432"
     " odoo-bin i18n loadlang -c odoo.conf -d mydb -l es_ES": "",
+    "odoo-bin -c odoo.conf -d mydb --load=base,web,openupgrade_framework,bus_alt_connection"
+    " -u all --stop-after-init": "",  # needs OpenUpgrade
     "click-odoo-update -c odoo-direct.conf -d mydb": "",  # needs click-odoo
     "PGHOST=postgres.example.com PGPORT=5432 click-odoo-update -c odoo.conf -d mydb": "",
     "find / -xdev -path '*/bus_alt_connection/__manifest__.py' -exec grep -H author {} +": (
