@@ -141,6 +141,14 @@ COMMANDS = {
     "PGHOST=postgres.example.com PGPORT=5432 odoo-bin module upgrade -c odoo.conf -d mydb sale": (
         "tests/odoo/test_loading.py"
     ),
+    # as the two above it
+    "odoo-bin populate -c odoo.conf -d mydb --db_host=postgres.example.com --db_port=5432": "",
+    "PGHOST=postgres.example.com PGPORT=5432"
+    " odoo-bin i18n loadlang -c odoo.conf -d mydb -l es_ES": "",
+    "odoo-bin -c odoo.conf -d mydb --load=base,web,openupgrade_framework,bus_alt_connection"
+    " -u all --stop-after-init": "",  # needs OpenUpgrade
+    "click-odoo-update -c odoo-direct.conf -d mydb": "",  # needs click-odoo
+    "PGHOST=postgres.example.com PGPORT=5432 click-odoo-update -c odoo.conf -d mydb": "",
     "find / -xdev -path '*/bus_alt_connection/__manifest__.py' -exec grep -H author {} +": (
         "tests/odoo/test_docs.py"
     ),
@@ -608,6 +616,20 @@ CHECKS = {
     "haproxy": haproxy,
     "text": output,
 }
+
+
+def test_each_command_that_loads_no_addon_is_named():
+    """Those of this Odoo that open a database, and start no server, which loads addons."""
+    opens = re.compile(r"Registry(\.new)?\(|\b(db_connect|count_database|dump_db)\(")
+    sources = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in (pathlib.Path(os.environ["BUS_ALT_ODOO_PATH"]) / "odoo" / "cli").glob("*.py")
+    }
+    names = {name for name, text in sources.items() if opens.search(text)}
+    names = {name for name in names if "server.start(" not in sources[name]}
+    assert {"db", "module"} < names
+    page = (CHECKOUT / "docs" / "updates-and-backups.rst").read_text(encoding="utf-8")
+    assert {name for name in names if not re.search(rf"``{name}\b", page)} == set()
 
 
 def test_the_author_tells_which_addon_it_is():
