@@ -70,8 +70,8 @@ TITLES = {
     **{
         f"Each of {size} websockets missed a notification": (
             f"Each of {size} websockets missed a notification",
-            "The same, and seconds that ordinary notifications take meanwhile, from their INSERT on;"
-            " one was sent each 0.25 s.",
+            "The same, and seconds that ordinary notifications take meanwhile, from their INSERT"
+            " on; one was sent each 0.25 s.",
         )
         for size in ("2,000", "5,000")
     },

@@ -36,7 +36,10 @@ DESCRIPTIONS = {
         " separated by commas",
         "db_host",
     ),
-    DB_PREFIX + "port": ("its port: one, or one per host", "db_port"),
+    DB_PREFIX + "port": (
+        "its port: one, or one per host; found, too, with ``auto``",
+        "db_port",
+    ),
     DB_PREFIX + "user": ("the role that listens; it needs only CONNECT", "db_user"),
     DB_PREFIX + "password": (
         "password of that role; Odoo's own counts only if the role is ``db_user``",

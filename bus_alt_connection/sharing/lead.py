@@ -101,7 +101,7 @@ class Lead(Wakeup):
 
     def close(self) -> None:
         """End the connections of all followers, which free the name to lead."""
-        super().close()
+        Wakeup.close(self)
         self._followers.close()
         self._timer.close()
         self._selector.close()

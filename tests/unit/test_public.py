@@ -15,6 +15,7 @@ PUBLIC = json.loads((HERE / "public-1.1.0.json").read_text(encoding="utf-8"))
 
 # texts of 1.1.0 that have changed since, each with the reason
 CHANGED = {
+    "its port: one, or one per host": "auto",
     "where PostgreSQL itself is; separate several hosts by commas": "auto",
     "its password; Odoo's own is sent for ``db_user`` only": "plainer",
     "Odoo's own role, if PostgreSQL knows ``db_user`` by another name": "plainer",
