@@ -242,6 +242,7 @@ class OwnEngine(Engine):
             for folder, _folders, _files in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
+        self._lock.close()
 
 
 def engine(folder: pathlib.Path) -> Engine:

@@ -78,7 +78,7 @@ def of_image(text: str) -> str:
 
 @pytest.fixture(scope="module", params=["beside", "prefork", "image"])
 def project(engine, request):
-    project = Project(engine, "recipe", SECRETS, files=recipes()[request.param])
+    project = Project(engine, f"recipe-{request.param}", SECRETS, files=recipes()[request.param])
     if request.param == "image":
         project.engine.docker("build", f"--tag={IMAGE}", project.folder, timeout=600)
     with project.running("--build", before=with_database, keep_volumes=request.param != "image"):
