@@ -278,7 +278,7 @@ def test_a_leader_that_is_stopped(group, kinds):
     leader.kill(signal.SIGCONT)
     leader.gets("everything", 10, 2)
     wait_until(lambda: len(group.servers.postgres.listeners()) == 1, "one session")
-    assert not leader.ask()["leads"]
+    wait_until(lambda: not leader.ask()["leads"], "its own listener has ended")
     notify(group.servers, "imbus", "afterwards")
     notify(group.servers, "cron_trigger", "afterwards")
     for one in (leader, newcomer, *followers):
