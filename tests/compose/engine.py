@@ -201,7 +201,8 @@ class OwnEngine(Engine):
 
     def start_daemon(self):
         """Start the daemon and wait until it answers."""
-        daemon = ["dockerd", f"--cgroup-parent={self._cgroup}", "--log-level=warn"]
+        init = "--init-path=/usr/bin/tini-static"  # Debian has it under its own name
+        daemon = ["dockerd", f"--cgroup-parent={self._cgroup}", "--log-level=warn", init]
         self._daemon.start([*self.inside(), *daemon], env=self.environ())
         answers = ("version", "--format={{.Server.Version}}")
         self._daemon.wait_for(
