@@ -222,7 +222,8 @@ def test_one_that_listens_elsewhere_is_told(deployment, tmp_path):
 
 def test_a_wsgi_server_of_others_has_no_listener_until_it_is_needed(tmp_path):
     """As ``odoo-wsgi.example.py`` of Odoo under gunicorn."""
-    code = f"{ASK}\nimport threading\nprint([each.name for each in threading.enumerate()])"
+    # 1.1.0 had begun one within 0.3 s
+    code = f"{ASK}\nimport threading, time\ntime.sleep(2)\nprint(threading.enumerate())"
     done = neighbours.load(tmp_path, [OWN], code)
     assert done.returncode == 0, done.stderr
     assert "listener" not in done.stdout
