@@ -103,7 +103,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
         targets.REGISTRY_LOCKS: runtime.module_loading.new_registry,
         targets.REQUESTS: Middleware(pages, start_bus),
         targets.WEBSOCKETS: websockets_16.wake,
-        targets.CRON_THREADS: cron.run_forever,
+        targets.CRON_THREAD_RESTART: cron.run_forever,
         targets.RESTART: runtime.reexec,
         targets.DATABASES: databases,
         targets.CRON_DATABASES: databases,
@@ -115,6 +115,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
         targets.QUEUE_JOB: functools.partial(queue_job.connection_info, settings, runtime.direct),
     }
     rows = {row.name for row in targets.TARGETS if isinstance(row, targets.ReplaceTarget)}
-    if replacements.keys() != rows - {targets.CONNECTIONS}:
+    rows.remove(targets.CONNECTIONS)  # replaced by ``replace_db_connect``
+    if replacements.keys() != rows:
         raise RuntimeError(f"not both a row and a replacement: {replacements.keys() ^ rows}")
     return replacements
