@@ -38,8 +38,8 @@ from ..sharing.follow import Follower
 from ..sharing.sharing import Sharing
 from . import bus, cron
 from .loading import DirectPool, ModuleLoading, RegistryConnection, for_transaction
+from .odoo_functions import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 from .resolve import Resolution, code_of
-from .targets import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
