@@ -60,8 +60,6 @@ def merged(*texts: str) -> str:
         recipe = yaml.safe_load(text)
         whole["services"].update(recipe["services"])
         whole["volumes"].update(recipe.get("volumes", {}))
-    # the operator's PostgreSQL does not stop when Odoo does
-    whole["services"]["pgbouncer"]["depends_on"] = ["postgres"]
     # Compose reads the operator's file as it is: a $ of the role's script stays one
     return yaml.safe_dump(whole, sort_keys=False)
 
