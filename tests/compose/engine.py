@@ -89,12 +89,22 @@ class Engine:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
+        self.volumes: set[str] = set()
+        self._tags: set[str] = set()
 
     def start(self):
         return self
 
     def stop(self):
-        pass
+        """Remove what outlives a project: the volumes that several share, and what was built."""
+        for kind, names in (("volume", self.volumes), ("image", self._tags)):
+            if names:
+                self.docker(kind, "rm", "--force", *names, check=False)
+
+    def build(self, tag: str, folder: pathlib.Path):
+        """Build an image, which is removed at the end."""
+        self._tags.add(tag)
+        self.docker("build", f"--tag={tag}", folder, timeout=600)
 
     def argv(self, *args) -> list[str]:
         """Return the command line of Docker's program with these arguments."""
@@ -236,6 +246,7 @@ class OwnEngine(Engine):
     def stop(self):
         if self._daemon.running():
             self.remove_all()
+            super().stop()
             self.docker("image", "prune", "--force")
             self.stop_daemon()
         self._first.stop()
