@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import signal
 import subprocess
 
 from ..stack.process import CACHE, Process
@@ -249,7 +250,7 @@ class OwnEngine(Engine):
             super().stop()
             self.docker("image", "prune", "--force")
             self.stop_daemon()
-        self._first.stop()
+        self._first.stop(signal.SIGKILL)  # unshare ignores SIGTERM; --kill-child ends the rest
         for top in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
             for folder, _folders, _files in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):
