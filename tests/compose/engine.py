@@ -14,7 +14,7 @@ import pathlib
 import signal
 import subprocess
 
-from ..stack.process import CACHE, Process
+from ..stack.process import CACHE, Process, wait_until
 
 HOME = CACHE / "compose"
 
@@ -222,7 +222,10 @@ class OwnEngine(Engine):
 
     def stop_daemon(self):
         """Stop the daemon; by default its containers end with it."""
-        self._daemon.stop(timeout=60)
+        # by its own number: nsenter passes no signal on
+        self.run("sh", "-c", "kill $(cat /var/run/docker.pid)")
+        wait_until(lambda: not self._daemon.running(), "the engine ends", 60)
+        self._daemon.stop()
 
     @property
     def _cgroup(self) -> str:
