@@ -7,6 +7,7 @@ The folders, in the order of the story; each imports only from those before it:
 * ``postgres``: sessions in which every wait has a deadline and can be ended.
 * ``listener``: receives NOTIFY, and proves that it does; what Odoo's own loops wait on.
 * ``outbox``: sends the NOTIFY of commits.
+* ``sharing``: one listener for all processes of a machine.
 * ``pages``, ``buscheck``: what load balancers, Prometheus and operators are shown.
 * ``integration``: which functions of Odoo are replaced, and by what; with ``cli``, the command, it
   is the only part that imports Odoo.

@@ -23,8 +23,8 @@ from .bus_protocol import (
     in_batches,
     is_valid_payload,
 )
+from .odoo_functions import SERVER, ListenTarget
 from .resolve import import_attribute
-from .targets import SERVER, ListenTarget
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
 

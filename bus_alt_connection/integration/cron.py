@@ -8,8 +8,8 @@ import time
 
 from ..config.timing import AFTER_UNEXPECTED_ERROR
 from ..listener.inbox import Inbox
+from .odoo_functions import SERVER, ListenTarget
 from .resolve import import_attribute
-from .targets import SERVER, ListenTarget
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 

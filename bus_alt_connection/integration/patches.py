@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""How the functions in the table of targets are replaced."""
+"""How the functions in the table of Odoo's functions are replaced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import odoo
 from ..config.parameters import Settings
 from ..pages import metrics, ready
 from ..pages.middleware import Middleware
-from . import bus, cron, database_manager, queue_job, targets, websockets_16
+from . import bus, cron, database_manager, odoo_functions, queue_job, websockets_16
 from .resolve import Resolution, consequence, function_of, owner_of, resolve
 from .runtime import Runtime
 
@@ -42,9 +42,9 @@ def install(settings: Settings, version: str) -> None:
         _describe_queue_job(settings, resolution)
     replacements = _replacements(runtime)
     for row in resolution.found.values():
-        if isinstance(row, targets.ReplaceTarget):
+        if isinstance(row, odoo_functions.ReplaceTarget):
             try:
-                if row.name == targets.CONNECTIONS:
+                if row.name == odoo_functions.CONNECTIONS:
                     replace_db_connect(runtime)
                 else:
                     replace(row, replacements[row.name])
@@ -72,7 +72,7 @@ def replace_db_connect(runtime: Runtime) -> None:
     odoo.sql_db.db_connect = db_connect
 
 
-def replace(row: targets.Target, replacement: Callable) -> None:
+def replace(row: odoo_functions.Target, replacement: Callable) -> None:
     """Let a function be replaced by one that is given the original, then its arguments."""
     owner, original = owner_of(row), function_of(row)
     name = row.function.rpartition(".")[2]
@@ -96,25 +96,30 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     pages = {ready.PATH: functools.partial(ready.respond, runtime)}
     if settings.metrics_enabled:
         pages[metrics.PATH] = functools.partial(metrics.respond, runtime)
-    start_bus = functools.partial(bus.start_bus, runtime.targets.get(targets.BUS_LOOP))
+    start_bus = functools.partial(bus.start_bus, runtime.targets.get(odoo_functions.BUS_LOOP))
     replacements = {
-        targets.STATEMENTS: runtime.execute,
-        targets.MODULE_UPDATES: runtime.load_modules,
-        targets.REGISTRY_LOCKS: runtime.module_loading.new_registry,
-        targets.REQUESTS: Middleware(pages, start_bus),
-        targets.WEBSOCKETS: websockets_16.wake,
-        targets.CRON_THREADS: cron.run_forever,
-        targets.RESTART: runtime.reexec,
-        targets.DATABASES: databases,
-        targets.CRON_DATABASES: databases,
-        targets.TOOLS: tools.environ,
-        targets.MANAGER_TOOLS: tools.environ,
-        targets.OTHER_TOOLS: tools.environ,
-        targets.BACKUP: tools.dump,
-        targets.RESTORE: tools.restore,
-        targets.QUEUE_JOB: functools.partial(queue_job.connection_info, settings, runtime.direct),
+        odoo_functions.STATEMENTS: runtime.execute,
+        odoo_functions.MODULE_UPDATES: runtime.load_modules,
+        odoo_functions.REGISTRY_LOCKS: runtime.module_loading.new_registry,
+        odoo_functions.REQUESTS: Middleware(pages, start_bus),
+        odoo_functions.WEBSOCKETS: websockets_16.wake,
+        odoo_functions.CRON_THREAD_RESTART: cron.run_forever,
+        odoo_functions.RESTART: runtime.reexec,
+        odoo_functions.DATABASES: databases,
+        odoo_functions.CRON_DATABASES: databases,
+        odoo_functions.TOOLS: tools.environ,
+        odoo_functions.MANAGER_TOOLS: tools.environ,
+        odoo_functions.OTHER_TOOLS: tools.environ,
+        odoo_functions.BACKUP: tools.dump,
+        odoo_functions.RESTORE: tools.restore,
+        odoo_functions.QUEUE_JOB: functools.partial(
+            queue_job.connection_info, settings, runtime.direct
+        ),
     }
-    rows = {row.name for row in targets.TARGETS if isinstance(row, targets.ReplaceTarget)}
-    if replacements.keys() != rows - {targets.CONNECTIONS}:
+    rows = {
+        row.name for row in odoo_functions.TARGETS if isinstance(row, odoo_functions.ReplaceTarget)
+    }
+    rows.remove(odoo_functions.CONNECTIONS)  # replaced by ``replace_db_connect``
+    if replacements.keys() != rows:
         raise RuntimeError(f"not both a row and a replacement: {replacements.keys() ^ rows}")
     return replacements

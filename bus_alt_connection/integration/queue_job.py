@@ -19,8 +19,8 @@ import odoo
 from ..config.libpq import application_name, endpoint, expand_pid
 from ..config.parameters import Settings
 from ..postgres.proof import DirectConnections
+from .odoo_functions import QUEUE_JOB
 from .resolve import Resolution, import_attribute
-from .targets import QUEUE_JOB
 
 BY_JOBRUNNER = "queue_job's runner connects to {}, as its own settings (jobrunner_db_*) say"
 BY_ADDON = "queue_job's runner connects to {}, as imdispatcher_db_* say"

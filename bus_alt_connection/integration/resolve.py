@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Which rows of the table of targets are true in this Odoo."""
+"""Which rows of the table of Odoo's functions are true in this Odoo."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Callable, Mapping, NamedTuple
 from odoo.release import version, version_info
 from odoo.tools import config
 
-from . import targets
-from .targets import ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
+from . import odoo_functions
+from .odoo_functions import ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 
 # the number of the series: version_info begins with 19, or with "saas~19"
 SERIES = int(re.search(r"\d+", str(version_info[0])).group())
@@ -27,26 +27,26 @@ CONSEQUENCE_OF_KIND = {
     LoadTarget: "modules are updated on the pooled connection",
 }
 CONSEQUENCE = {
-    targets.CONNECTIONS: "every LISTEN stays on the pooled connection and goes deaf there",
-    targets.STATEMENTS: "lock_timeout of module updates stays on pooled connections",
-    targets.MODULE_UPDATES: "modules are updated on the pooled connection",
-    targets.REGISTRY_LOCKS: "session locks of module updates stay on pooled connections",
-    targets.REQUESTS: "/bus_alt_connection/ready and metrics are not there",
-    targets.CRON_THREADS: "a cron thread may end while PostgreSQL is down",
-    targets.RESTART: "NOTIFY that wait are lost at a restart in place",
-    targets.DATABASES: "the system database is listed, too",
-    targets.CRON_DATABASES: "cron looks into the system database, too",
-    targets.TOOLS: "pg_dump and psql go where db_host points",
-    targets.MANAGER_TOOLS: "pg_dump and psql go where db_host points",
-    targets.OTHER_TOOLS: "pg_dump and psql of other addons go where db_host points",
-    targets.BACKUP: "pg_dump goes where db_host points",
-    targets.RESTORE: "psql and pg_restore go where db_host points",
-    targets.QUEUE_JOB: "queue_job listens and locks on the pooled connection",
+    odoo_functions.CONNECTIONS: "every LISTEN stays on the pooled connection and goes deaf there",
+    odoo_functions.STATEMENTS: "lock_timeout of module updates stays on pooled connections",
+    odoo_functions.MODULE_UPDATES: "modules are updated on the pooled connection",
+    odoo_functions.REGISTRY_LOCKS: "session locks of module updates stay on pooled connections",
+    odoo_functions.REQUESTS: "/bus_alt_connection/ready and metrics are not there",
+    odoo_functions.CRON_THREAD_RESTART: "a cron thread may end while PostgreSQL is down",
+    odoo_functions.RESTART: "NOTIFY that wait are lost at a restart in place",
+    odoo_functions.DATABASES: "the system database is listed, too",
+    odoo_functions.CRON_DATABASES: "cron looks into the system database, too",
+    odoo_functions.TOOLS: "pg_dump and psql go where db_host points",
+    odoo_functions.MANAGER_TOOLS: "pg_dump and psql go where db_host points",
+    odoo_functions.OTHER_TOOLS: "pg_dump and psql of other addons go where db_host points",
+    odoo_functions.BACKUP: "pg_dump goes where db_host points",
+    odoo_functions.RESTORE: "psql and pg_restore go where db_host points",
+    odoo_functions.QUEUE_JOB: "queue_job listens and locks on the pooled connection",
 }
 
 
 class Resolution(NamedTuple):
-    """The table of targets, compared with this Odoo."""
+    """The table of Odoo's functions, compared with this Odoo."""
 
     found: Mapping[str, Target]  # by name
     missing: list[str]  # a line for each row that is not there, nor any other of its name
@@ -54,9 +54,9 @@ class Resolution(NamedTuple):
 
 
 def resolve() -> Resolution:
-    """Compare the table of targets with this Odoo; load the addons of others that it is about."""
+    """Compare the table with this Odoo, and load the addons of others that it is about."""
     failures = _load_other_addons()
-    rows = [row for row in targets.TARGETS if _applies(row, failures)]
+    rows = [row for row in odoo_functions.TARGETS if _applies(row, failures)]
     found: dict[str, Target] = {}
     for row in rows:
         if row.name not in found and _is_there(row):
@@ -175,7 +175,7 @@ def _load_other_addons() -> Mapping[str, str]:
     imported already: so they are loaded as Odoo loads them.
     """
     load = import_attribute("odoo.modules.module", "load_openerp_module")
-    wanted = {row.addon for row in targets.TARGETS if row.addon in server_wide_modules()}
+    wanted = {row.addon for row in odoo_functions.TARGETS if row.addon in server_wide_modules()}
     for addon in sorted(wanted - _failures.keys()):
         _failures[addon] = ""
         try:

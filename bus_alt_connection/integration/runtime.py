@@ -4,9 +4,10 @@
 A listening function of Odoo calls ``odoo.sql_db.db_connect`` in its own body, then waits on that
 connection; one that sends NOTIFY calls it too, and a registry before its modules are loaded. So
 ``db_connect`` is replaced by one that looks at its caller: a listening function gets an inbox, a
-sending one the outbox, a registry a connection that may be direct, any other what Odoo gives. Where
-another addon has wrapped ``db_connect``, too, that caller is further up. A cron job that runs
-deeper in a listening thread is another caller: that thread is at another line.
+sending one the outbox, a registry a connection that may be direct, any other what Odoo gives.
+Another addon may have wrapped ``db_connect``, so all frames of the stack are looked at. A frame
+counts only if its current line calls ``db_connect``: a cron job, called by a listening function at
+another line, gets Odoo's own connection.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from ..sharing.follow import Follower
 from ..sharing.sharing import Sharing
 from . import bus, cron
 from .loading import DirectPool, ModuleLoading, RegistryConnection, for_transaction
+from .odoo_functions import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 from .resolve import Resolution, code_of
-from .targets import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
@@ -46,6 +47,7 @@ LISTENING_MODULES = {row.module for row in TARGETS if isinstance(row, ListenTarg
 NO_DIRECT_LISTEN = (
     "%s.%s listens on the pooled connection, where nothing may arrive: no direct connection: %s"
 )
+SERVER_VARIABLE = "BUS_ALT_CONNECTION_SERVER"
 # what a function that listens by itself has among its constants
 LISTEN_CONSTANT = re.compile(r"\s*listen\s+(\w+|\"\w+\"|{\w*}|%s)?\s*;?\s*", re.I)
 
@@ -82,6 +84,18 @@ def listens(code: CodeType) -> bool:
     return any(LISTEN_CONSTANT.fullmatch(text) for text in texts)
 
 
+def number_of_server() -> int:
+    """Return the same number in all processes of one Odoo server: that of its first one.
+
+    Workers are forked later; the gevent process is a program of its own, which may run alone.
+    """
+    own, parent = os.getpid(), os.getppid()
+    if odoo.evented:
+        return parent if os.environ.get(SERVER_VARIABLE) == str(parent) else own
+    os.environ[SERVER_VARIABLE] = str(own)  # for the gevent process
+    return own
+
+
 class OutboxConnection:
     """Stands where Odoo's sending functions expect a connection and its cursor."""
 
@@ -109,9 +123,7 @@ class Runtime:
         self.settings, self.targets = settings, resolution.found
         self.bypass = Bypass(settings.database, is_direct)
         self._listen_pooled: set = set()  # functions of other addons
-        # workers are forked later; the gevent process is a program of its own
-        server = os.getppid() if odoo.evented else os.getpid()
-        self._sharing = Sharing(settings, version, server)
+        self._sharing = Sharing(settings, version, number_of_server())
         self.outbox = Outbox(settings.pooled)
         self.direct = DirectConnections(settings.direct, settings.pooled)
         self.module_loading = ModuleLoading(self.direct)

@@ -35,9 +35,9 @@ _logged_errors: set = set()
 class CatchUp:
     """What is left to deliver, some at a time; ``now`` is passed in (monotonic seconds).
 
-    Each batch makes Odoo take connections of its pool. A question of this class's own queues up
-    behind them: with its answer the next batch is due. So it is as fast as pool, pooler and process
-    let it, and ordinary notifications never wait for more than a batch.
+    Each batch makes Odoo take connections of its pool. Then ``use_pool`` takes one, too: once it
+    got it, the pool has room, and the next batch is due. So it is as fast as pool, pooler and
+    process let it, and ordinary notifications never wait for more than a batch.
 
     :param uniform: draws a number from a range
     :param wake: called from another thread, when there may be something to deliver

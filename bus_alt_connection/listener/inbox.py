@@ -25,7 +25,7 @@ ALL_DATABASES = ""  # the payload that stands for all databases that Odoo serves
 NOT_READABLE = "%s: ignored a notification that Odoo cannot read: it is not from Odoo"
 
 # what Odoo's listening functions run; the channel is the group
-LISTEN = re.compile(r"\s*listen\s+(\w+)", re.I)
+LISTEN = re.compile(r"\s*listen\s+\"?(\w+)", re.I)
 IN_RECOVERY = re.compile(r"\s*select\s+pg_is_in_recovery\b", re.I)
 
 

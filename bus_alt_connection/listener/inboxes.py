@@ -15,7 +15,7 @@ class AnyInbox:
     """
 
     is_local = True  # of this process
-    server: int | None = None  # another server of Odoo's, whose process it belongs to
+    server: int | None = None  # number of the Odoo server that it belongs to; None: this one
 
     def __init__(self, channel: str, catch_up_while_deaf: bool):
         self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
@@ -25,6 +25,10 @@ class AnyInbox:
 
     def deliver(self, payloads: Collection[str]) -> None:
         """Let Odoo's loop wake and find these payloads."""
+        raise NotImplementedError
+
+    def look(self) -> None:
+        """Let another process look for what its function of Odoo missed."""
         raise NotImplementedError
 
 

@@ -125,8 +125,8 @@ class ListenSession(Session):
             return PoolerError(POOLER.format(self.endpoint, self.backend, first))
         text = NOT_HEARD.format(self.endpoint)
         own = self.server
-        if notified and notified.start_time and notified.start_time != own.start_time:
-            times = notified.start_time, own.start_time
+        times = notified and (notified.start_time, own.start_time)
+        if times and all(times) and times[0] != times[1]:
             return AnotherServerError(text + ANOTHER_SERVER.format(*times))
         if notified and notified.database != own.database:
             names = notified.database, own.database

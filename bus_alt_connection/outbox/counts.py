@@ -1,8 +1,8 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """What the outboxes of a server count, for each of its processes to read.
 
-HTTP workers share a port, and a scrape meets any of them: each tells of all. They are forked from
-one process, which has made the memory that they share.
+Prometheus reaches any one of the HTTP workers, so each reports the counts of all. They are forked
+from one process, which has made the memory that they share.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 
 It is in memory (``pending``): what is not sent when the process ends is lost.
 
-* ``put`` sends the statement itself (``sender``), and waits some milliseconds for the answer: it
-  has left the process before the commit returns. No thread is needed for that; one would reserve
-  72 MB.
+* ``put`` sends the statement itself (``sender``), and waits some milliseconds for the answer, so
+  that it has left the process when the commit returns. The thread that commits does this: a new one
+  would reserve 72 MB, its stack and its part of the heap, which ``limit_memory_soft`` counts.
 * What is not confirmed by then waits, and a thread sends all that waits, in the order of the
   commits, equal ones once, as many in one round trip as a slow link takes. The thread ends once
   nothing waits.
@@ -96,8 +96,12 @@ class Outbox:
 
     def put(self, query, params=None) -> None:
         """Take a statement, and send it at once where the pooler takes it at once."""
-        if not self._send_now(self._pending.add(query, params)):
-            self._need_thread()
+        sent, key = False, self._pending.add(query, params)
+        try:
+            sent = self._send_now(key)
+        finally:  # whatever ends this thread, another one sends it
+            if not sent:
+                self._need_thread()
         self._publish()
 
     def _send_now(self, key: Hashable) -> bool:
@@ -159,13 +163,16 @@ class Outbox:
         with self._starting:
             if self._has_thread() or not self.unconfirmed:
                 return
-            name, self._wakeup = "bus_alt_connection.outbox", self._make_wakeup()
+            name = "bus_alt_connection.outbox"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
-            with contextlib.suppress(RuntimeError):  # none to be had: the next ``put`` tries again
+            # no thread or file descriptor to be had: the next ``put`` tries again
+            with contextlib.suppress(RuntimeError, OSError), contextlib.ExitStack() as on_error:
+                self._wakeup = self._make_wakeup()
+                on_error.callback(self._wakeup.close)
                 thread.start()
+                on_error.pop_all()
                 self._thread = thread
                 return
-            self._wakeup.close()
         if not threading.main_thread().is_alive():  # none begins while Python 3.12 ends
             self._send_until(time.monotonic() + timing.STOP_TIMEOUT)
 

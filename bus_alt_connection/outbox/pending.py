@@ -57,16 +57,16 @@ class Pending:
         :param send: sends statements, and returns how many of them
         """
         with self._lock:
-            some = dict(islice(self._waiting.items(), limit))
-        number = len(some)
-        try:
-            if some:
-                number = send(list(some.values()))
-        finally:
+            # one that is equal to these may be committed from now on, and has to be sent again
+            keys = list(islice(self._waiting, limit))
+            self._in_flight = {key: self._waiting.pop(key) for key in keys}
+        if keys:
+            number = send(list(self._in_flight.values()))
             with self._lock:
-                keys = [key for key in islice(some, number) if key in self._waiting]
-                self._in_flight = {key: self._waiting.pop(key) for key in keys}
-        return bool(some)
+                sent = {key: self._in_flight.pop(key) for key in keys[:number]}
+                self._waiting = {**self._in_flight, **self._waiting}
+                self._in_flight = sent
+        return bool(keys)
 
     def take_back(self) -> None:
         """Let what was sent and not confirmed wait again, before the others."""

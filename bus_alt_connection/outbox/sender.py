@@ -32,7 +32,7 @@ _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.outbox
 
 MAX_STATEMENTS = 1000  # looked at for one round trip
 
-# a pooler that refuses a statement for a reason of its own is asked again so many times
+# attempts for a statement that the pooler refuses for a reason of its own
 MAX_REFUSALS = 5
 CONTROL_SQL = "SELECT pg_notify('bus_alt_connection', '')"
 
@@ -82,7 +82,7 @@ class Sender:
         return self._attempt() is None
 
     def send(self, wakeup: Wakeup) -> float | None:
-        """Send all that is pending; return when to try again, or None where all is confirmed."""
+        """Send all that is pending; return when to try again, or None if all is confirmed."""
         self._commit_waits, self._wakeup = False, wakeup
         return self._attempt()
 
@@ -95,27 +95,35 @@ class Sender:
         began = self._clock()
         if not self._pending.in_flight and began - self._used_at >= timing.IDLE_TIMEOUT:
             self.close_session()
+        try:
+            if self.session:
+                with contextlib.suppress(Exception):  # it had ended while it was idle
+                    return self._try(began)
+            return self._try(began)
+        except Exception as error:
+            return self._on_failure(began, error)
+
+    def _try(self, began: float) -> float | None:
+        """Send all that is pending, in the session that is open or in a new one.
+
+        Return None where all is confirmed, or now where a commit does not wait any longer.
+
+        :raises Exception: where the session fails, which is closed then
+        """
         limit = timing.COMMIT_TIMEOUT if self._commit_waits else timing.ANSWER_TIMEOUT
-        for kept in (True, False):
-            if kept and self.session is None:
-                continue
-            try:
-                self.session = self.session or self._open_session()
-                self.session.use(limit, self._wakeup)
-                if not self._send_pending(self.session):
-                    if self._commit_waits:
-                        return began
-                    raise psycopg2.OperationalError(f"no answer within {limit:g} s")
+        try:
+            self.session = self.session or self._open_session()
+            self.session.use(limit, self._wakeup)
+            if self._send_pending(self.session):
                 self._keep_or_close(self.session)
                 return None
-            except BaseException as error:
-                self.close_session()
-                self._pending.take_back()
-                if not isinstance(error, Exception):
-                    raise
-                if not kept:  # else an idle session has ended
-                    return self._on_failure(began, error)
-        raise AssertionError  # the second time it returns or raises
+            if self._commit_waits:
+                return began
+            raise psycopg2.OperationalError(f"no answer within {limit:g} s")
+        except BaseException:
+            self.close_session()
+            self._pending.take_back()
+            raise
 
     def _open_session(self) -> NotifySession:
         if not self._commit_waits:

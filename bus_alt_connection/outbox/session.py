@@ -16,7 +16,7 @@ from ..postgres.wakeup import Wakeup
 
 CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError)
 
-# bytes that are sent at once: the answer comes in time on a slow link, too
+# bytes of a query, at most, so that the answer comes in time even on a slow link
 MAX_BATCH = 65536
 
 # classes of PostgreSQL's error codes that are about the statement itself; poolers have codes of
@@ -43,7 +43,7 @@ class NotifySession(Session):
         Return how many; ``answered`` waits for their answer.
         """
         self._cursor = self.connection.cursor()  # psycopg2 wants it until the answer is there
-        # what traces statements puts its own class there, and looks at one at a time
+        # tracing libraries put classes of their own there, and expect one statement at a time
         traced = type(self.connection) is not extensions.connection
         if len(statements) == 1 or traced or type(self._cursor) is not extensions.cursor:
             self._cursor.execute(*statements[0])
@@ -74,7 +74,7 @@ class NotifySession(Session):
 
     def is_permanent(self, error: Exception) -> bool:
         """Tell whether the statement itself is wrong, so that it is no use to send it again."""
-        if isinstance(error, CONNECTION_ERRORS) or self.connection.closed:
+        if isinstance(error, (*CONNECTION_ERRORS, MemoryError)) or self.connection.closed:
             return False
         code = getattr(error, "pgcode", None)
         return not code or code.startswith(STATEMENT_CLASSES)

@@ -84,7 +84,8 @@ class Follower(threading.Thread):
         self.failure_counts = dict.fromkeys(Failure, 0)
         self.followers = 0
         self._link, self._inbox, self._on_lost = link, inbox, on_lost
-        self._catch_up, self._wakeup = CatchUp(wake=self._wake), Wakeup()
+        self._wakeup = Wakeup()
+        self._catch_up = CatchUp(wake=self._wakeup.wake)
         inbox.missed_since = inbox.missed_since or time.monotonic()
         self.status.mark_starting((inbox.channel,))
         self._take_status(link.status)
@@ -115,7 +116,10 @@ class Follower(threading.Thread):
                         raise Stopped
             except LeaderLost as error:
                 lost = error
-                self._note_missed()
+            except Exception as error:  # as a listener, it must not stop for good
+                lost = LeaderLost(f"unexpected error: {error!r}")
+        if lost:
+            self._note_missed()
         self._link.close()
         self._wakeup.close()
         if lost:
@@ -128,7 +132,7 @@ class Follower(threading.Thread):
             elif isinstance(frame, Status):
                 self._take_status(frame)
             else:
-                # while nothing arrives a long round is finished first
+                # while deaf, the round that has begun is finished first
                 busy = self.status.state is State.DEAF and self._catch_up.busy
                 self._catch_up.schedule(time.monotonic(), [self._inbox], only_missed=busy)
         now = time.monotonic()
@@ -137,9 +141,6 @@ class Follower(threading.Thread):
         if self._inbox.needs_catch_up:
             self._inbox.needs_catch_up = False
             self._link.send(Missed())
-
-    def _wake(self) -> None:
-        self._wakeup.wake()
 
     def _note_missed(self) -> None:
         """Note that notifications may have been missed since the last proof."""
@@ -152,6 +153,8 @@ class Follower(threading.Thread):
             self._note_missed()
         state, where = State(told.state), f"{told.where}, by process {self._link.pid}"
         status.channels = tuple(told.channels) or status.channels
+        if state is State.LISTENING and self._inbox.channel not in told.channels:
+            state = State.STARTING  # the leader's session does not listen there yet
         if state is State.LISTENING:
             status.mark_listening(now, where, told.round_trip)
         elif state is State.UNKNOWN:

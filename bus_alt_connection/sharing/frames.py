@@ -21,7 +21,8 @@ from typing import NamedTuple, Union
 
 from ..listener.status import State
 
-# bytes of a packet; and of payloads in one, of which each may have 8,000, as JSON six times that
+# bytes of a packet, and of the payloads in it: each has less than 8,000, in JSON up to six times
+# as many
 MAX_FRAME = 1 << 17
 MAX_PAYLOADS = 1 << 16
 
@@ -59,7 +60,6 @@ class Status(NamedTuple):
     notifications: dict[str, int]  # by channel
     failures: dict[str, int]  # by reason
     followers: int
-    pid: int
     server: int
 
 
@@ -79,7 +79,7 @@ _SECONDS = (int, float, type(None))
 _TYPES: dict = {
     Hello: (str, int, bool, bool, bool),
     Missed: (),
-    Status: (str, str, str, _SECONDS, _SECONDS, list, dict, dict, int, int, int),
+    Status: (str, str, str, _SECONDS, _SECONDS, list, dict, dict, int, int),
     Heard: (list,),
     Look: (),
 }
@@ -121,9 +121,10 @@ def heard(payloads: tuple[str, ...]) -> tuple[bytes, ...]:
     batches: list[list[str]] = []
     size = MAX_PAYLOADS
     for payload in dict.fromkeys(payloads):
-        size += 6 * len(payload)
+        length = len(json.dumps(payload)) + 1
+        size += length
         if size > MAX_PAYLOADS:
             batches.append([])
-            size = 6 * len(payload)
+            size = length
         batches[-1].append(payload)
     return tuple(encode(Heard(batch)) for batch in batches)

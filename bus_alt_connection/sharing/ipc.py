@@ -12,7 +12,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
-import selectors
+import select
 import socket
 import struct
 import time
@@ -38,7 +38,7 @@ def open_socket(taken: socket.socket | None = None) -> socket.socket:
 
 
 def _close_in_child() -> None:
-    """Close what a process has that was forked and goes on in Python: it would keep the name."""
+    """In a forked process, close the sockets it has inherited: they would keep the name taken."""
     for one in list(_open_sockets):
         with contextlib.suppress(OSError, ValueError):
             os.close(one.detach())
@@ -97,10 +97,10 @@ class Timer:
 
     def has_expired(self) -> bool:
         """Tell whether it has, without a wait."""
-        # select itself takes no high numbers, which a process with many websockets has
-        with selectors.DefaultSelector() as selector:
-            selector.register(self, selectors.EVENT_READ)
-            return bool(selector.select(0))
+        # poll needs no file descriptor of its own, and takes high numbers
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def fileno(self) -> int:
         return self._descriptor

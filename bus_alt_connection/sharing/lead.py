@@ -9,7 +9,6 @@ one that does not read. Once there is room in its socket again, it is told to lo
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import socket
 import time
@@ -146,6 +145,8 @@ class Lead(Wakeup):
 
     def _status(self, server: int | None) -> Status:
         listener, status = self.listener, self.listener.status
+        # those that the session listens on
+        channels = [one for one in listener.inboxes.channels_of(server) if one in status.channels]
         proven_ago = None if status.proven is None else self._clock() - status.proven
         return Status(
             state=status.state.value,
@@ -153,10 +154,9 @@ class Lead(Wakeup):
             where=status.where,
             proven_ago=proven_ago,
             round_trip=status.round_trip,
-            channels=listener.inboxes.channels_of(server),
+            channels=channels,
             notifications=dict(listener.notification_counts),
             failures={failure.value: n for failure, n in listener.failure_counts.items()},
             followers=self.followers,
-            pid=os.getpid(),
             server=self._own_server,
         )

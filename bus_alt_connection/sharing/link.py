@@ -19,7 +19,7 @@ MAX_FRAMES = 1000  # taken at a time
 
 
 class CannotFollow(Exception):
-    """A process has the name of the leader, but is none; its text says why."""
+    """A process has the leader's name, but cannot be followed; its text says why."""
 
 
 class LeaderLost(Exception):
@@ -28,7 +28,7 @@ class LeaderLost(Exception):
     :param silent: the process that leads and is silent, where it has not ended
     """
 
-    def __init__(self, text: str, silent: int = 0):
+    def __init__(self, text: str, silent: int | None = None):
         super().__init__(text)
         self.silent = silent
 
@@ -64,7 +64,7 @@ class Link:
             yield frame
 
     def send(self, frame: Frame) -> None:
-        """Send a frame; one that cannot be sent is not: then the link has ended."""
+        """Send a frame; one that cannot be sent is dropped."""
         with contextlib.suppress(OSError):
             self.socket.send(frames.encode(frame))
 
@@ -73,11 +73,11 @@ class Link:
         self.timer.close()
 
 
-def connect(name: str, hello: Hello, without: int = 0) -> Link | None:
+def connect(name: str, hello: Hello, without: int | None = None) -> Link | None:
     """Follow the leader of this name, and return the link; None where there is none.
 
     :param without: a process that is not to be followed
-    :raises CannotFollow: where a process has the name that does not lead this one
+    :raises CannotFollow: where the process with that name cannot be followed
     :raises OSError: where processes cannot connect here at all
     """
     connected = open_socket()
@@ -91,7 +91,7 @@ def connect(name: str, hello: Hello, without: int = 0) -> Link | None:
         raise
 
 
-def _join(connected: socket.socket, name: str, hello: Hello, without: int) -> Link:
+def _join(connected: socket.socket, name: str, hello: Hello, without: int | None) -> Link:
     deadline = time.monotonic() + JOIN_TIMEOUT
     _reach(connected, name, deadline)
     pid, uid = peer_of(connected)

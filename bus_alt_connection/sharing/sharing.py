@@ -35,14 +35,14 @@ ALONE = "%s: no listener is shared with other processes: %s. This process listen
 LEADS = "%s: this process listens for the others from now on: %s"
 
 ATTEMPTS = 100  # others may be faster each time
-HASH_ROUNDS = 100_000  # the name can be seen on the machine, and is made with passwords
+HASH_ROUNDS = 100_000  # slow on purpose: any user sees the name, and it is made with passwords
 
 
 def names(settings: Settings, version: str) -> list[str]:
     """Return the names to lead with.
 
-    They are the same only where all is that decides what is heard: settings with their secrets,
-    what libpq takes from the environment, the user, the file system, and the addon.
+    Two processes have the same only if everything that decides what they hear is equal: settings
+    with their secrets, what libpq takes from the environment, the user, the file system, the addon.
     """
     root = os.stat("/")
     libpq = {name: text for name, text in os.environ.items() if name.startswith("PG")}
@@ -97,7 +97,7 @@ class Sharing:
             while_deaf=inbox.catch_up_while_deaf,
             wants_status=inbox.fixed_fileno,
         )
-        silent = lost.silent if lost else 0
+        silent = lost.silent if lost else None
         refused: dict[str, CannotFollow] = {}
         for _time in range(ATTEMPTS):
             for name in self._names:
@@ -140,7 +140,7 @@ class Sharing:
 
     def _listen(self, inbox: Inbox, lead: Lead | None, lost: LeaderLost | None) -> None:
         listener = Listener(self._settings, inbox, wakeup=lead, on_end=self._on_deposed)
-        if isinstance(self.listener, Follower):  # so that no counter goes back
+        if self.listener:  # so that no counter goes back
             listener.failure_counts.update(self.listener.failure_counts)
             listener.notification_counts.update(self.listener.notification_counts)
         if lost:
@@ -165,12 +165,15 @@ class Sharing:
         self.subscribe(inbox, error)
 
     def _on_lost_in_thread(self, inbox: Inbox, error: LeaderLost) -> None:
+        logged = False
         while not inbox.closed:
             try:
                 self._on_lost(inbox, error)
                 return
             except Exception:
-                _logger.exception("%s: unexpected error, trying again", inbox.channel)
+                if not logged:
+                    _logger.exception("%s: unexpected error, trying again", inbox.channel)
+                logged = True
             time.sleep(AFTER_UNEXPECTED_ERROR)
 
     def _on_deposed(self, inbox: Inbox) -> None:

@@ -5,8 +5,8 @@ from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
+from odoo.addons.bus_alt_connection.integration.odoo_functions import TARGETS
 from odoo.addons.bus_alt_connection.integration.resolve import resolve
-from odoo.addons.bus_alt_connection.integration.targets import TARGETS
 from odoo.addons.bus_alt_connection.listener import inbox
 from odoo.addons.bus_alt_connection.outbox import outbox
 

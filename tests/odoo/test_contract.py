@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from bus_alt_connection.integration.targets import (
+from bus_alt_connection.integration.odoo_functions import (
     TARGETS,
     ListenTarget,
     ReplaceTarget,

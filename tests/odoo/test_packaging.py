@@ -53,7 +53,7 @@ def test_sdist_and_wheel(built):
     (_sdist,) = built.glob("bus_alt_connection-*.tar.gz")
     names = zipfile.ZipFile(wheel).namelist()
     assert ADDON + "__manifest__.py" in names
-    assert ADDON + "integration/targets.py" in names
+    assert ADDON + "integration/odoo_functions.py" in names
     assert ADDON + "cli/buscheck.py" in names
     assert any(name.endswith("LICENSE") for name in names)
     outside = [n for n in names if not n.startswith(ADDON) and ".dist-info/" not in n]
@@ -104,7 +104,7 @@ def is_ours(addon: Path) -> bool:
     return (
         found.exists()
         and found.read_text() == kept
-        and (addon / "integration" / "targets.py").exists()
+        and (addon / "integration" / "odoo_functions.py").exists()
     )
 
 

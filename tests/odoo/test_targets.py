@@ -17,7 +17,7 @@ CRON = ('"ThreadedServer.cron_thread"', '"ThreadedServer.cron_thread_of_tomorrow
 def renamed(tmp_path, *names):
     """An addons path with a copy of the addon whose table looks for other functions."""
     shutil.copytree(CHECKOUT / "bus_alt_connection", tmp_path / "bus_alt_connection")
-    targets = tmp_path / "bus_alt_connection" / "integration" / "targets.py"
+    targets = tmp_path / "bus_alt_connection" / "integration" / "odoo_functions.py"
     text = targets.read_text()
     for old, new in names:
         assert old in text

@@ -63,15 +63,17 @@ def main(conf: str, database: str, seconds: str, loads: str, forks: str = "0"):
     odoo.tools.config.parse_config(["-c", conf, "-d", database, "--no-http"])
     odoo.modules.module.initialize_sys_path()
     # importable also where it is not loaded
-    from odoo.addons.bus_alt_connection.integration import targets
+    from odoo.addons.bus_alt_connection.integration import odoo_functions
 
     # the functions of 20.0, in this module
     ours = (
-        targets.LoadTarget("registries", 14, "tests.stack.replay", "Registry.init"),
-        targets.ReplaceTarget("registry locks", 14, "tests.stack.replay", "Registry.new"),
+        odoo_functions.LoadTarget("registries", 14, "tests.stack.replay", "Registry.init"),
+        odoo_functions.ReplaceTarget("registry locks", 14, "tests.stack.replay", "Registry.new"),
     )
     names = [row.name for row in ours]
-    targets.TARGETS = ours + tuple(row for row in targets.TARGETS if row.name not in names)
+    odoo_functions.TARGETS = ours + tuple(
+        row for row in odoo_functions.TARGETS if row.name not in names
+    )
     odoo.service.server.load_server_wide_modules()
     if "bus_alt_connection" in odoo.tools.config["server_wide_modules"]:
         # Odoo leaves this out for a module that was imported before

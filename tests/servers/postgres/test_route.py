@@ -295,6 +295,9 @@ def test_a_role_with_a_timezone_of_its_own(servers, listen):
     session, notified = site.listener._session, site.listener._prober._notified_server
     assert session.server.start_time == notified.start_time
     assert "it does not answer any more" in str(session.explain_missed_probe(notified, 9))
+    # a role that may not read when the server started
+    session.server = session.server._replace(start_time="")
+    assert "it does not answer any more" in str(session.explain_missed_probe(notified, 9))
 
 
 def test_a_proof_leaves_nothing_behind(servers):

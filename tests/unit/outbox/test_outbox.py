@@ -243,6 +243,46 @@ def test_one_that_is_refused_again_and_again_while_others_are_not_is_dropped(wor
     assert (outbox.unconfirmed, outbox.counts.refused) == (0, 1)
 
 
+def test_an_equal_one_that_is_committed_while_the_first_is_sent_is_sent_as_well():
+    pending, sent = module.Pending(), []
+
+    def send(statements):
+        sent.extend(statements)
+        pending.add("NOTIFY a", None)  # another thread commits
+        return len(statements)
+
+    pending.add("NOTIFY a", None)
+    assert pending.send_some(send, 10)
+    assert not pending.confirm(), "one waits"
+    assert pending.send_some(lambda statements: sent.extend(statements) or 1, 10)
+    assert pending.confirm() and sent == [("NOTIFY a", None)] * 2
+
+
+def test_what_does_not_fit_is_sent_next_and_in_its_order():
+    pending, sent = module.Pending(), []
+    for name in "abc":
+        pending.add(name, None)
+
+    def send(statements):
+        sent.append(statements[0][0])
+        return 1
+
+    while pending.send_some(send, 10):
+        pending.confirm()
+    assert sent == ["a", "b", "c"]
+
+
+def test_a_commit_survives_that_no_file_descriptor_is_to_be_had(world):
+    def refused():
+        raise OSError(24, "Too many open files")
+
+    world.connect_error = psycopg2.OperationalError("away")
+    outbox = Outbox({}, world.connect, world.connect, refused, lambda: world.now)
+    outbox.put("NOTIFY a")
+    assert outbox.unconfirmed == 1
+    world.connect_error = None
+
+
 def test_each_outage_in_which_some_are_dropped_is_logged(world, outbox, caplog, monkeypatch):
     monkeypatch.setattr(module, "MAX_PENDING", 2)
     for _outage in range(2):

@@ -18,7 +18,7 @@ PID = 4711
 
 
 def status(state: str, **others) -> Status:
-    told = Status(state, "", "db:5432", 2.0, 0.003, ["cron_trigger", "imbus"], {}, {}, 3, PID, 1)
+    told = Status(state, "", "db:5432", 2.0, 0.003, ["cron_trigger", "imbus"], {}, {}, 3, 1)
     return told._replace(**others)
 
 
@@ -98,7 +98,7 @@ def test_a_leader_that_ends_is_lost_after_what_it_said(led, fed):
     assert is_readable(fed)
     assert payloads(fed) == ["a"]
     (error,) = led.lost
-    assert (str(error), error.silent) == ("process 4711 has ended", 0)
+    assert (str(error), error.silent) == ("process 4711 has ended", None)
     assert not is_readable(fed), "it waits on something else now"
 
 
@@ -150,6 +150,28 @@ def test_the_thread_of_a_bus_passes_on_what_was_heard(led, follow):
     led.tell(Look())
     assert select.select([follower.inbox], [], [], 5)[0]
     assert payloads(follower.inbox) == ["all"]
+
+
+def test_a_thread_that_meets_an_unexpected_error_looks_for_a_leader_again(led, follow, monkeypatch):
+    follower = follow(quiet=True)
+
+    def receive():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(led.link, "receive", receive)
+    led.tell(Heard(["a"]))
+    follower.join(5)
+    (lost,) = led.lost
+    assert "Too many open files" in str(lost)
+    assert led.link.socket.fileno() == -1, "its leader sees that it has gone"
+
+
+def test_a_channel_on_which_the_leader_does_not_listen_yet_is_not_listening(led, follow):
+    follower = follow(quiet=True)
+    led.tell(status("listening", channels=["cron_trigger"]))
+    led.tell(Heard(["the end"]))
+    assert select.select([follower.inbox], [], [], 5)[0]
+    assert follower.status.state is State.STARTING
 
 
 @pytest.mark.parametrize("quiet", [True, False])

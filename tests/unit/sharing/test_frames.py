@@ -7,9 +7,7 @@ import pytest
 from bus_alt_connection.sharing import frames
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed, ProtocolError, Status
 
-STATUS = Status(
-    "listening", "", "db:5432", 1.5, None, ["imbus"], {"imbus": 3}, {"lost": 1}, 2, 7, 8
-)
+STATUS = Status("listening", "", "db:5432", 1.5, None, ["imbus"], {"imbus": 3}, {"lost": 1}, 2, 8)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +43,8 @@ def test_bytes_that_are_no_text_are_refused():
 
 def test_many_payloads_take_several_packets_and_equal_ones_one_place():
     payloads = [f"{n}".rjust(7999, "\x01") for n in range(40)]
+    # as JSON, each of the last ones is twelve bytes
+    payloads += [f"{n}" + 1998 * "\U0001f600" for n in range(40)]
     packets = list(frames.heard((*payloads, *payloads)))
     assert all(len(packet) <= frames.MAX_FRAME for packet in packets)
     assert [text for packet in packets for text in frames.decode(packet).payloads] == payloads

@@ -1,5 +1,5 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""The table of targets: every function of Odoo that is replaced, or recognized as a caller.
+"""The table: every function of Odoo that is replaced, or recognized as a caller.
 
 To add a series of Odoo, look at its source for ``LISTEN``, ``NOTIFY``, ``exec_pg_environ`` and
 session locks, and add rows here; ``tests/odoo/test_contract.py`` checks them.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LATEST = 99
-UNRELEASED = 20  # series that the rows were read for in the source, not run
+UNRELEASED = 20  # its rows come from reading its source, and were not run
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Target:
     module: str
     function: str
     until: int = LATEST  # the last series in which it matters
-    addon: str = ""  # the addon of others that has it; the row is used where that is loaded
+    addon: str = ""  # another addon that contains it; the row counts where that is loaded
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ REGISTRIES, REGISTRY_LOCKS = "registries", "registry locks"
 MODULE_UPDATES = "module updates"
 CONNECTIONS, STATEMENTS = "connections", "statements"
 REQUESTS, WEBSOCKETS = "requests", "websockets"
-CRON_THREADS, RESTART = "cron threads", "restart in place"
+CRON_THREAD_RESTART, RESTART = "cron threads", "restart in place"
 DATABASES, CRON_DATABASES = "databases", "databases of cron"
 TOOLS, MANAGER_TOOLS = "pg_dump and psql", "pg_dump and psql of the database manager"
 OTHER_TOOLS, BACKUP, RESTORE = "pg_dump and psql of other addons", "backup", "restore"
@@ -118,7 +118,7 @@ TARGETS = (
     ReplaceTarget(
         WEBSOCKETS, 16, WEBSOCKET, "Websocket.trigger_notification_dispatching", until=16
     ),
-    ReplaceTarget(CRON_THREADS, 15, SERVER, "ThreadedServer.cron_thread"),
+    ReplaceTarget(CRON_THREAD_RESTART, 15, SERVER, "ThreadedServer.cron_thread"),
     ReplaceTarget(RESTART, 14, SERVER, "_reexec"),
     ReplaceTarget(DATABASES, UNRELEASED, "odoo.modules.db", "list_dbs"),
     ReplaceTarget(DATABASES, 14, "odoo.service.db", "list_dbs"),
