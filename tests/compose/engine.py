@@ -254,11 +254,20 @@ class OwnEngine(Engine):
             self.docker("image", "prune", "--force")
             self.stop_daemon()
         self._first.stop(signal.SIGKILL)  # unshare ignores SIGTERM; --kill-child ends the rest
-        for top in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
-            for folder, _folders, _files in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+        # what was killed is there for a moment
+        wait_until(self._remove_cgroups, "the engine's control groups can be removed", 20)
         self._lock.close()
+
+    def _remove_cgroups(self) -> bool:
+        """Remove the control groups of what has ended; tell whether that was all of them."""
+        left = False
+        for folder, _folders, _files in os.walk("/sys/fs/cgroup", topdown=False):
+            if self._cgroup in folder.split("/"):
+                try:
+                    os.rmdir(folder)
+                except OSError:
+                    left = True
+        return not left
 
 
 def engine(folder: pathlib.Path) -> Engine:
