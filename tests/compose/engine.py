@@ -11,9 +11,10 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import signal
 import subprocess
 
-from ..stack.process import CACHE, Process
+from ..stack.process import CACHE, Process, wait_until
 
 HOME = CACHE / "compose"
 
@@ -89,12 +90,22 @@ class Engine:
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
+        self.volumes: set[str] = set()
+        self._tags: set[str] = set()
 
     def start(self):
         return self
 
     def stop(self):
-        pass
+        """Remove what outlives a project: the volumes that several share, and what was built."""
+        for kind, names in (("volume", self.volumes), ("image", self._tags)):
+            if names:
+                self.docker(kind, "rm", "--force", *names, check=False)
+
+    def build(self, tag: str, folder: pathlib.Path):
+        """Build an image, which is removed at the end."""
+        self._tags.add(tag)
+        self.docker("build", f"--tag={tag}", folder, timeout=600)
 
     def argv(self, *args) -> list[str]:
         """Return the command line of Docker's program with these arguments."""
@@ -211,7 +222,10 @@ class OwnEngine(Engine):
 
     def stop_daemon(self):
         """Stop the daemon; by default its containers end with it."""
-        self._daemon.stop(timeout=60)
+        # by its own number: nsenter passes no signal on
+        self.run("sh", "-c", "kill $(cat /var/run/docker.pid)")
+        wait_until(lambda: not self._daemon.running(), "the engine ends", 60)
+        self._daemon.stop()
 
     @property
     def _cgroup(self) -> str:
@@ -236,14 +250,24 @@ class OwnEngine(Engine):
     def stop(self):
         if self._daemon.running():
             self.remove_all()
+            super().stop()
             self.docker("image", "prune", "--force")
             self.stop_daemon()
-        self._first.stop()
-        for top in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self._cgroup}"):
-            for folder, _folders, _files in os.walk(top, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+        self._first.stop(signal.SIGKILL)  # unshare ignores SIGTERM; --kill-child ends the rest
+        # what was killed is there for a moment
+        wait_until(self._remove_cgroups, "the engine's control groups can be removed", 20)
         self._lock.close()
+
+    def _remove_cgroups(self) -> bool:
+        """Remove the control groups of what has ended; tell whether that was all of them."""
+        left = False
+        for folder, _folders, _files in os.walk("/sys/fs/cgroup", topdown=False):
+            if self._cgroup in folder.split("/"):
+                try:
+                    os.rmdir(folder)
+                except OSError:
+                    left = True
+        return not left
 
 
 def engine(folder: pathlib.Path) -> Engine:

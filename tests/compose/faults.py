@@ -25,7 +25,7 @@ from ..faults import at_most, chosen, delivery, out_of_limits, report, seconds, 
 from ..stack.client import BusClient
 from ..stack.odoo import NotCommitted
 from ..stack.process import accepts, end_on_signals, run_folder, started, wait_until
-from .engine import OwnEngine, engine
+from .engine import Failed, OwnEngine, engine
 from .project import ContainerSender, Project
 
 PERIOD = 0.2  # s between two messages
@@ -60,7 +60,8 @@ class Messages:
             self.committed[text] = self._sender.send(self._channel, text)["end"]
         except NotCommitted:
             pass
-        except (RuntimeError, OSError, ValueError, LookupError):  # its container has ended
+        # its container has ended, and the engine perhaps
+        except (RuntimeError, OSError, ValueError, LookupError, Failed):
             if self._sender is not None:
                 with contextlib.suppress(OSError):
                     self._sender.close()

@@ -168,9 +168,10 @@ class Pod:
         return done.stdout + done.stderr
 
     def delete(self) -> float:
-        """End the pod: ``preStop``, SIGTERM to all ordinary containers at once, then the sidecars.
+        """End the pod: ``preStop``, a signal to all ordinary containers at once, then the sidecars.
 
-        What does not end within the grace period is killed. Return how long it took (s).
+        The signal is that of the image, as with a kubelet; SIGTERM where it names none. What does
+        not end within the grace period is killed. Return how long it took (s).
         """
         begin = time.monotonic()
         deadline = begin + self.spec["terminationGracePeriodSeconds"]
@@ -180,9 +181,7 @@ class Pod:
             if hook:
                 assert self.exec(spec["name"], *hook["exec"]["command"]).returncode == 0
             left = max(1, round(deadline - time.monotonic()))
-            self.engine.docker(
-                *("stop", "--signal=TERM", f"--timeout={left}", self.container(spec)), timeout=300
-            )
+            self.engine.docker("stop", f"--timeout={left}", self.container(spec), timeout=300)
             state = self.engine.docker(
                 "inspect", "--format={{.State.ExitCode}}", self.container(spec)
             )

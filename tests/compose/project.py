@@ -39,6 +39,9 @@ class Project:
     :param text: the compose file, or None for the one of the checkout
     :param conf: of the service of Odoo, or None where its settings are in its environment
     :param port: where its pages are, on 127.0.0.1
+    :param folder: its name, by default the project's; projects of one name share their volumes
+    :param folder: the name of its folder, by default its own; projects with the same name have the
+        same volumes
     """
 
     def __init__(
@@ -50,9 +53,10 @@ class Project:
         files: dict | None = None,
         port: int = 8069,
         bus_port: int | None = None,
+        folder: str = "",
     ):
         self.engine, self.name, self.environ = engine, name, environ
-        self.folder = engine.folder / name
+        self.folder = engine.folder / (folder or name)
         self.port, self.bus_port = port, bus_port or port
         self.profiles: list[str] = []
         self.folder.mkdir()
@@ -157,13 +161,12 @@ class Project:
 
 def with_database(project: Project):
     """Make the database of a recipe that has none, once for all projects of its name."""
-    made = f"{project.name}_made"
-    volumes = project.engine.docker("volume", "ls", "--quiet").stdout.split()
-    if made not in volumes:
+    volumes = {f"{project.name}_{volume}" for volume in ("postgres", "odoo")}
+    if not volumes <= project.engine.volumes:
+        project.engine.volumes |= volumes
         project.up("--build", "postgres", "pgbouncer")
         init = ("--database=odoo", "--init=mail", "--stop-after-init")
         project.compose("run", "--rm", "-T", "--no-deps", "odoo", *init, timeout=600)
-        project.engine.docker("volume", "create", made)
 
 
 class ContainerSender(Sender):

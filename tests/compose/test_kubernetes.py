@@ -63,9 +63,9 @@ def cluster(engine):
     whole = yaml.safe_load(files["docker-compose.yml"])
     whole["services"]["postgres"]["networks"] = {"default": {"aliases": [POSTGRES]}}
     files["docker-compose.yml"] = yaml.safe_dump(whole)
-    project = Project(engine, "kubernetes", SECRETS, files=files)
+    project = Project(engine, "recipe", SECRETS, files=files, folder="kubernetes")
     for tag, folder in IMAGES.items():
-        engine.docker("build", f"--tag={tag}", project.folder / folder, timeout=600)
+        engine.build(tag, project.folder / folder)
     with project.running("postgres", before=with_database, keep_volumes=True):
         cluster = Cluster(project)
         try:

@@ -60,8 +60,6 @@ def merged(*texts: str) -> str:
         recipe = yaml.safe_load(text)
         whole["services"].update(recipe["services"])
         whole["volumes"].update(recipe.get("volumes", {}))
-    # the operator's PostgreSQL does not stop when Odoo does
-    whole["services"]["pgbouncer"]["depends_on"] = ["postgres"]
     # Compose reads the operator's file as it is: a $ of the role's script stays one
     return yaml.safe_dump(whole, sort_keys=False)
 
@@ -80,10 +78,12 @@ def of_image(text: str) -> str:
 
 @pytest.fixture(scope="module", params=["beside", "prefork", "image"])
 def project(engine, request):
-    project = Project(engine, f"recipe-{request.param}", SECRETS, files=recipes()[request.param])
+    project = Project(
+        engine, "recipe", SECRETS, files=recipes()[request.param], folder=f"recipe-{request.param}"
+    )
     if request.param == "image":
-        project.engine.docker("build", f"--tag={IMAGE}", project.folder, timeout=600)
-    with project.running("--build", before=with_database, keep_volumes=request.param != "image"):
+        engine.build(IMAGE, project.folder)
+    with project.running("--build", before=with_database, keep_volumes=True):
         wait_until(lambda: answers(project), "the pages", 60)
         yield project
 
