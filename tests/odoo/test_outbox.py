@@ -66,7 +66,7 @@ def test_the_system_database_is_away(site, deployment):
         with away(deployment):
             for i in range(5):
                 sent = site.sender.send(channel, f"message {i}")
-                assert sent["end"] - sent["committed"] < 0.1
+                assert sent["end"] - sent["committed"] < 0.5
             time.sleep(1)
             assert client.texts() == []
         client.wait_for("message 4", 5)
@@ -83,9 +83,9 @@ def test_the_system_database_is_paused(site, deployment):
     with BusClient(site.odoo, channel) as client:
         with paused(deployment, 3):
             sent = site.sender.send(channel, "the first")
-            assert sent["end"] - sent["committed"] < 0.4  # it looks whether the pooler is there
+            assert sent["end"] - sent["committed"] < 1  # it looks whether the pooler is there
             sent = site.sender.send(channel, "message")
-            assert sent["end"] - sent["committed"] < 0.1
+            assert sent["end"] - sent["committed"] < 0.5
         client.wait_for("message", 3)
 
 
