@@ -169,12 +169,10 @@ class Listener(threading.Thread):
             if not set(wanted) <= set(self._channels):
                 wanted = tuple(sorted({*wanted, *self._channels}))
                 session.listen([PROBE_CHANNEL, *wanted])
-                now = self._clock()
-                self._backoff.listening(now)
-                self._prober.listening(now)
-                self._channels = wanted
+                self._backoff.listening(self._clock())
+                self._channels, joined = wanted, True
                 self.status.mark_starting(wanted)
-            elif joined:
+            if joined:
                 self._prober.listening(self._clock())
             self._run_due()
             notifications = session.wait(self._next_due() - self._clock())
@@ -209,12 +207,11 @@ class Listener(threading.Thread):
             else:
                 self._catch_up.schedule_while_deaf(now, self.inboxes.while_deaf())
         elif answer and self._session:
-            where = self._session.describe()
-            self.status.mark_unknown(now, where, one_line(answer.exception()))
+            self.status.mark_unknown(now, self._session.describe(), one_line(answer.exception()))
         self._prober.run_due(now, self._session)
         self._catch_up.deliver_due(now)
 
     def _next_due(self) -> float:
         """Return the time at which ``_run_due`` has something to do again."""
-        due = [self.status.reminder, self._prober.liveness.next_due(), self._catch_up.next_due()]
-        return min(due)
+        due = self._prober.liveness.next_due(), self._catch_up.next_due()
+        return min(self.status.reminder, *due)
