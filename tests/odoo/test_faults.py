@@ -18,8 +18,8 @@ from .conftest import BOTH, running
 NEVER = 10
 
 
-def kill(site):
-    """End what the server keeps open in the system database, its listeners, and wait for it."""
+def terminate(site) -> list[int]:
+    """Let PostgreSQL end what the server keeps open in the system database, its listeners."""
     ports = [site.whole.direct.port, site.whole.pooled.port]
     ours = [local for port in ports for _pid, local in site.odoo.connections_to(port)]
     rows = site.postgres.execute(
@@ -28,7 +28,12 @@ def kill(site):
         [ROLE, ours],
     )
     assert rows
-    for pid, _done in rows:
+    return [pid for pid, _done in rows]
+
+
+def kill(site):
+    """The same, and wait for it."""
+    for pid in terminate(site):
         wait_until(lambda pid=pid: not psutil.pid_exists(pid), "the backend ends")
 
 
@@ -128,8 +133,8 @@ def test_a_transaction_that_began_ten_minutes_before_a_kill(site):
             " VALUES (%s, %s, now() AT TIME ZONE 'UTC' - interval '10 minutes')",
             [series.bus_channel(database, channel), series.message("long")],
         )
-        kill(site)
-        session.commit()
+        terminate(site)
+        session.commit()  # before the listener is back, which takes 0.1 s
         bus.wait_for("long")
 
 
