@@ -61,6 +61,7 @@ KINDS = {
     "root and class": ROOT + CLASS_BY_OBJECT,
 }
 OWN = "bus_alt_connection"
+START = "bus_alt_connection: bus_alt_connection "  # the line that says that it is loaded
 ASK = "print(ask().status_code)"
 
 
@@ -228,11 +229,11 @@ def test_a_wsgi_server_of_others_has_no_listener_until_it_is_needed(tmp_path):
     code = f"{ASK}\nimport threading, time\ntime.sleep(2)\nprint(threading.enumerate())"
     done = neighbours.load(tmp_path, [OWN], code)
     assert done.returncode == 0, done.stderr
+    assert START in done.stderr
     assert "listener" not in done.stdout
 
 
 COUNT = "SELECT count(*) FROM pg_stat_activity"
-START = "bus_alt_connection: bus_alt_connection "
 
 
 def test_a_gevent_process_by_itself_says_that_it_starts(deployment, prefork):
@@ -257,6 +258,7 @@ def test_odoo_s_own_test_of_the_bus(deployment, pooled):
         tags = ["--test-tags", "/bus:NotifyTests", "-u", "bus"]
         done = odoo.run(*tags, "--stop-after-init", "--no-http", check=False)
         assert done.returncode == 0, done.stderr[-3000:]
+        assert START in done.stderr
         assert "0 failed, 0 error(s)" in done.stderr
         assert " ERROR " not in done.stderr
 
