@@ -10,7 +10,6 @@ if __name__ == "__main__":
 import collections
 import contextlib
 import json
-import subprocess
 import sys
 import time
 
@@ -19,7 +18,7 @@ import websocket
 
 from tests.stack import series
 from tests.stack.odoo import CHECKOUT, Odoo
-from tests.stack.process import die_with_parent
+from tests.stack.process import start_helper
 
 
 class Crowd:
@@ -35,14 +34,9 @@ class Crowd:
         version = series.websocket_version()
         url = f"ws://127.0.0.1:{odoo.bus_port}/websocket?version={version}"
         self.number = number
-        self._popen = subprocess.Popen(
+        self._popen = start_helper(
             [sys.executable, "-m", "benchmarks.crowd", url, odoo.url, cookie, channel, str(number)],
             cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
         )
         self._answer()
 

@@ -10,7 +10,7 @@ import time
 import typing
 
 from ..stack.odoo import CHECKOUT, Sender
-from ..stack.process import die_with_parent
+from ..stack.process import start_helper
 from .engine import Engine
 
 # what an operator has beside the compose file
@@ -206,16 +206,7 @@ class ContainerSender(Sender):
             *("--entrypoint=python3", found["Config"]["Image"], "-c", LAUNCH),
         )
         with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
-                argv,
-                env={**environ, **project.engine.environ()},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
+            self.popen = start_helper(argv, env={**environ, **project.engine.environ()}, stderr=log)
         if self._answer() != {"ready": True}:
             raise RuntimeError(self.log.read_text())
 

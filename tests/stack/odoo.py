@@ -19,7 +19,7 @@ import requests
 
 from . import series
 from .postgres import BIN, POSTGRESQL, Postgres
-from .process import CACHE, Process, accepts, die_with_parent, free_port, run_folder
+from .process import CACHE, Process, accepts, free_port, run_folder, start_helper
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 DATABASE = "prepared"
@@ -287,16 +287,11 @@ class Sender:
     def __init__(self, odoo: Odoo):
         self.log = odoo.folder / "sender.log"
         with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
+            self.popen = start_helper(
                 [odoo.python, "-m", "tests.stack.sender", odoo.conf, odoo.database],
                 cwd=CHECKOUT,
                 env=odoo.suite_environ(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
                 stderr=log,
-                text=True,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
             )
         if self._answer() != {"ready": True}:
             raise RuntimeError(self.log.read_text())

@@ -119,6 +119,12 @@ class PgBouncer:
     def _alias(self, name: str, postgres: Postgres, database: str) -> str:
         return f"{name} = {self._server(postgres)} dbname={database}\n"
 
+    def edit(self, old: str, new: str):
+        """Replace a text of its configuration while it runs."""
+        local = self.folder / "local.ini"
+        local.write_text(local.read_text().replace(old, new))
+        self.admin("RELOAD")
+
     def move_to(self, postgres: Postgres, wait: Callable[[], object]):
         """Send everything to another server, as an operator does at a switch-over.
 

@@ -104,6 +104,19 @@ def die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def start_helper(argv: list, **options) -> subprocess.Popen:
+    """Start a program that is asked through its standard input, and answers on its output."""
+    return subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+        **options,
+    )
+
+
 def cpu_of(pid: int) -> float:
     """Return the seconds of CPU of a server and its processes, also of those that ended."""
     process = psutil.Process(pid)

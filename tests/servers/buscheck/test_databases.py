@@ -45,11 +45,9 @@ def test_a_namesake(own_servers):
 def session_entry(servers):
     """A PgBouncer in transaction mode, whose entry for postgres alone keeps sessions."""
     with database(servers.postgres, "shop", "the shop"), pgbouncer(servers) as pooler:
-        local = pooler.folder / "local.ini"
         server = f"host={servers.postgres.host} port={servers.postgres.port}"
         entry = f"[databases]\npostgres = {server} pool_mode=session\n"
-        local.write_text(local.read_text().replace("[databases]\n", entry))
-        pooler.admin("RELOAD")
+        pooler.edit("[databases]\n", entry)
         yield pooler
 
 
@@ -127,10 +125,8 @@ def test_the_pooler_logs_in_as_another_role(own_servers):
     with contextlib.ExitStack() as stack:
         stack.enter_context(database(own_servers.postgres, "shop", "the shop"))
         pooler = stack.enter_context(pgbouncer(own_servers))
-        local = pooler.folder / "local.ini"
         login = f"* = user=owner password=of-the-owner host={own_servers.postgres.host}"
-        local.write_text(local.read_text().replace(f"* = host={own_servers.postgres.host}", login))
-        pooler.admin("RELOAD")
+        pooler.edit(f"* = host={own_servers.postgres.host}", login)
         text = said(behind(own_servers, pooler), "shop")
         roles = f"the pooler logs in as owner, the direct connection as {ROLE}"
         assert f"✗ updates of database shop: {roles}" in text

@@ -176,9 +176,7 @@ def test_a_pooler_that_changes_its_mode(servers, make, monkeypatch):
     monkeypatch.setattr(timing, "POOL_MODE_TTL", 0)
     with pooler(servers, aliases={"postgres": "postgres pool_mode=transaction"}) as one:
         outbox = warm(make(servers, port=one.port))
-        local = one.folder / "local.ini"
-        local.write_text(local.read_text().replace("pool_mode=transaction", "pool_mode=session"))
-        one.admin("RELOAD")
+        one.edit("pool_mode=transaction", "pool_mode=session")
         put(outbox, "again")
         wait_until(lambda: clients(one) == 0, "it is closed", 5)
 
@@ -448,14 +446,11 @@ def test_a_standby_may_be_promoted(servers, make, subscriber):
             standby.start()
             outbox = warm(make(servers, port=one.port))
             primary = PgBouncer._server(servers.postgres)
-            local = one.folder / "local.ini"
-            local.write_text(local.read_text().replace(primary, PgBouncer._server(standby)))
-            one.admin("RELOAD")
+            one.edit(primary, PgBouncer._server(standby))
             one.forget("postgres")
             put(outbox, "later")
             wait_until(lambda: outbox.counts.failures > 1, "it is refused", 5)
-            local.write_text(local.read_text().replace(PgBouncer._server(standby), primary))
-            one.admin("RELOAD")
+            one.edit(PgBouncer._server(standby), primary)
             one.forget("postgres")
             subscriber.wait_for("later")
     finally:

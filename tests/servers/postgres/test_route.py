@@ -20,7 +20,7 @@ from ...stack.deployment import Servers
 from ...stack.odoo import ROLE
 from ...stack.pgbouncer import PgBouncer
 from ...stack.postgres import BIN, Postgres, server_environ
-from ...stack.process import give_to_servers, wait_until
+from ...stack.process import give_to_servers, started, wait_until
 from ..conftest import QUICK, settings_of, tools_of
 
 AUTO = {"imdispatcher_db_host": "auto", "imdispatcher_db_port": ""}
@@ -37,6 +37,14 @@ def pgbouncer(servers: Servers, more: str = "", **aliases):
         yield pooler.start()
     finally:
         pooler.stop()
+
+
+@contextlib.contextmanager
+def other_server(servers: Servers):
+    """Another PostgreSQL, which knows Odoo's role as well."""
+    with started(Postgres(servers.folder / "other")) as other:
+        other.create_role(ROLE, servers.password)
+        yield other
 
 
 @contextlib.contextmanager
@@ -102,11 +110,8 @@ def test_an_alias_leads_to_the_real_database(own_servers, options, namesake):
 @pytest.mark.parametrize("options", [{}, AUTO], ids=["named", "auto"])
 def test_a_database_that_was_moved_to_another_server(own_servers, options):
     """Its old copy is still on the first one, under the same name."""
-    other = Postgres(own_servers.folder / "other")
     with contextlib.ExitStack() as stack:
-        other.start()
-        stack.callback(other.stop)
-        other.create_role(ROLE, own_servers.password)
+        other = stack.enter_context(other_server(own_servers))
         stack.enter_context(database(own_servers.postgres, "tenant", "the old copy"))
         stack.enter_context(database(other, "tenant", "the moved one"))
         pooler = stack.enter_context(pgbouncer(own_servers, tenant=(other, "tenant")))
@@ -127,11 +132,9 @@ def test_a_database_that_was_moved_to_another_server(own_servers, options):
 def test_a_pooler_that_keeps_sessions_of_one_database_alone(own_servers):
     """The session entry for ``postgres``, named as the direct connection."""
     with database(own_servers.postgres, "shop", "the shop"), pgbouncer(own_servers) as plain:
-        local = plain.folder / "local.ini"
         server = f"host={own_servers.postgres.host} port={own_servers.postgres.port}"
         entry = f"postgres = {server} pool_mode=session\n"
-        local.write_text(local.read_text().replace("[databases]\n", f"[databases]\n{entry}"))
-        plain.admin("RELOAD")
+        plain.edit("[databases]\n", f"[databases]\n{entry}")
         same = {"imdispatcher_db_port": plain.port}
         settings = behind(own_servers, plain, **same)
         assert found(settings, "postgres")["port"] == str(plain.port)
@@ -165,11 +168,8 @@ def test_auto_through_a_pooler_in_session_mode_that_alone_can_be_reached(own_ser
 
 def test_the_listener_follows_a_pooler_that_moves(own_servers, listen):
     """Nothing is written down, so nothing is forgotten."""
-    other = Postgres(own_servers.folder / "other")
     with contextlib.ExitStack() as stack:
-        other.start()
-        stack.callback(other.stop)
-        other.create_role(ROLE, own_servers.password)
+        other = stack.enter_context(other_server(own_servers))
         site = listen(own_servers, settings_of(own_servers, **AUTO))
         site.wait_for("listening")
         assert f":{own_servers.postgres.port}," in site.status.where
@@ -208,11 +208,8 @@ def test_the_pooler_is_away_at_the_start(own_servers):
 
 def test_an_old_server_that_still_runs(own_servers):
     """PostgreSQL has moved, the pooler follows, imdispatcher_db_host was forgotten."""
-    other = Postgres(own_servers.folder / "other")
     with contextlib.ExitStack() as stack:
-        other.start()
-        stack.callback(other.stop)
-        other.create_role(ROLE, own_servers.password)
+        other = stack.enter_context(other_server(own_servers))
         for server, row in ((own_servers.postgres, "old"), (other, "new")):
             stack.enter_context(database(server, "shop", row))
         named = settings_of(own_servers)
@@ -324,11 +321,8 @@ def test_auto_where_the_pooler_is_reached_through_a_socket(own_servers):
 
 def test_a_restore_is_refused_before_anything_is_made(own_servers):
     """The pooler has moved; the server that is named still runs."""
-    other = Postgres(own_servers.folder / "other")
     with contextlib.ExitStack() as stack:
-        other.start()
-        stack.callback(other.stop)
-        other.create_role(ROLE, own_servers.password)
+        other = stack.enter_context(other_server(own_servers))
         settings = settings_of(own_servers)
         own_servers.pgbouncer.move_to(other, lambda: None)
         tools = tools_of(settings)
@@ -343,11 +337,9 @@ def test_a_restore_by_a_role_that_may_not_enter_the_system_database(own_servers)
     own_servers.postgres.create_role("pooler", "of-the-pooler")
     own_servers.postgres.execute("GRANT CONNECT ON DATABASE postgres TO pooler")
     with database(own_servers.postgres, "shop", "x"), pgbouncer(own_servers) as pooler:
-        local = pooler.folder / "local.ini"
         server = f"host={own_servers.postgres.host} port={own_servers.postgres.port}"
         entry = f"[databases]\npostgres = {server} user=pooler password=of-the-pooler\n"
-        local.write_text(local.read_text().replace("[databases]\n", entry))
-        pooler.admin("RELOAD")
+        pooler.edit("[databases]\n", entry)
         settings = behind(own_servers, pooler)
         tools = tools_of(settings)
         environ = tools.restore(lambda *_names: tools.environ(os.environ.copy), "shop", "a file")
@@ -371,10 +363,8 @@ def test_an_update_by_another_role_than_the_poolers(own_servers):
     """Its tables would not be the pooler's to read."""
     own_servers.postgres.create_role("owner", "of-the-owner")
     with database(own_servers.postgres, "shop", "x"), pgbouncer(own_servers) as pooler:
-        local = pooler.folder / "local.ini"
         login = f"* = user=owner password=of-the-owner host={own_servers.postgres.host}"
-        local.write_text(local.read_text().replace(f"* = host={own_servers.postgres.host}", login))
-        pooler.admin("RELOAD")
+        pooler.edit(f"* = host={own_servers.postgres.host}", login)
         settings = behind(own_servers, pooler, **AUTO)
         proven = prove(settings.direct, settings.pooled, "shop")
         with pytest.raises(
@@ -388,11 +378,8 @@ def test_an_update_by_another_role_than_the_poolers(own_servers):
 
 def test_a_tool_of_another_addon_where_databases_are_on_two_servers(own_servers):
     """It does not say for which one it is."""
-    other = Postgres(own_servers.folder / "other")
     with contextlib.ExitStack() as stack:
-        other.start()
-        stack.callback(other.stop)
-        other.create_role(ROLE, own_servers.password)
+        other = stack.enter_context(other_server(own_servers))
         stack.enter_context(database(own_servers.postgres, "shop", "x"))
         stack.enter_context(database(other, "tenant", "x"))
         pooler = stack.enter_context(pgbouncer(own_servers, tenant=(other, "tenant")))
@@ -411,9 +398,7 @@ def test_an_alias_is_forgotten_once_it_is_none_any_more(own_servers):
         direct = DirectConnections(settings.direct, settings.pooled)
         direct.prove("live")
         assert "live" in direct.aliases
-        local = pooler.folder / "local.ini"
-        local.write_text(local.read_text().replace("dbname=shop", "dbname=live"))
-        pooler.admin("RELOAD")
+        pooler.edit("dbname=shop", "dbname=live")
         pooler.admin("RECONNECT")
         assert direct.prove("live").route.database == "live"
         assert not direct.aliases

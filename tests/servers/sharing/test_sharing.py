@@ -18,7 +18,7 @@ import pytest
 from bus_alt_connection.sharing import sharing
 
 from ...stack.odoo import CHECKOUT
-from ...stack.process import die_with_parent, wait_until
+from ...stack.process import start_helper, wait_until
 from ..conftest import settings_of
 
 
@@ -28,15 +28,7 @@ class Sharer:
     def __init__(self, settings, *channels: str, server: int = 0, wait: bool = True, user: int = 0):
         self.events: list[dict] = []
         command = [sys.executable, "-m", "tests.stack.sharer"]
-        self.popen = subprocess.Popen(
-            command,
-            cwd=CHECKOUT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+        self.popen = start_helper(command, cwd=CHECKOUT)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.order(
