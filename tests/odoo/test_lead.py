@@ -43,14 +43,16 @@ def ready(site) -> bool:
 def leader(site) -> psutil.Process:
     """The process that has the only direct connection."""
 
-    def found():
-        pids = {process.pid for process in site.odoo.tree()}
-        rows = site.postgres.listeners()
-        # the backend of one that was killed may be there for a moment
-        return len(rows) == 1 and pids & {int(name.split("-")[1]) for _pid, name, _port in rows}
+    def found() -> psutil.Process | None:
+        # a process, or the backend of one, that was killed may be there for a moment
+        with contextlib.suppress(psutil.NoSuchProcess):
+            pids = {process.pid for process in site.odoo.tree()}
+            rows = site.postgres.listeners()
+            ours = pids & {int(name.split("-")[1]) for _pid, name, _port in rows}
+            return psutil.Process(*ours) if len(rows) == len(ours) == 1 else None
+        return None
 
-    (pid,) = wait_until(found, "one listens")
-    return psutil.Process(pid)
+    return wait_until(found, "one listens")
 
 
 class Stream(threading.Thread):
