@@ -73,11 +73,14 @@ class Fleet:
         self.poolers = [deployment.pgbouncer]
         if not shared:
             self.poolers = [self._pooler(stack, index) for index in range(number)]
+        # a threaded server has a thread for each websocket and does not take 500; one worker
+        # makes it prefork, with its websockets in the gevent process
         options = {**deployment.direct_settings, "max_cron_threads": 1}
         endpoints = [deployment.pooled._replace(port=pooler.port) for pooler in self.poolers]
         endpoints *= number // len(endpoints)
         self.odoos = [
-            stack.enter_context(deployment.odoo(pooled, options=options)) for pooled in endpoints
+            stack.enter_context(deployment.odoo(pooled, workers=1, options=options))
+            for pooled in endpoints
         ]
         self.crowds = [stack.enter_context(Crowd(odoo, CHANNEL, websockets)) for odoo in self.odoos]
         self._rows = [
@@ -178,7 +181,7 @@ def describe(fleet: Fleet) -> str:
     websockets = sum(crowd.number for crowd in fleet.crowds)
     poolers = "one for all" if len(fleet.poolers) == 1 else "one each"
     return (
-        f"{len(fleet.odoos)} Odoo servers (threaded, 1 cron thread), {websockets} websockets,"
+        f"{len(fleet.odoos)} Odoo servers (prefork: 1 HTTP worker, 1 cron worker), {websockets} websockets,"
         f" PgBouncer: {poolers}"
     )
 
@@ -253,7 +256,7 @@ def main(arguments: list[str]):
     parser.add_argument("--shared", action="store_true", help="one PgBouncer for all servers")
     options = parser.parse_args(arguments)
     with running_deployment(options=POSTGRESQL) as deployment, contextlib.ExitStack() as stack:
-        print(results.machine(deployment).replace(" prefork", ""), flush=True)
+        print(results.machine(deployment), flush=True)
         fleet = Fleet(deployment, options.servers, options.websockets, options.shared, stack)
         measure(fleet, options.minutes)
     alone(60)
