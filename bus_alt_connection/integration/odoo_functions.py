@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LATEST = 99
+NO_END = 99
 UNRELEASED = 20  # its rows come from reading its source, and were not run
 
 
@@ -19,10 +19,10 @@ class Target:
     that is found in this Odoo is used."""
 
     name: str
-    since: int  # the first series in which it is there
+    since: int  # the first series that the row is for
     module: str
     function: str
-    until: int = LATEST  # the last series in which it matters
+    until: int = NO_END  # the last series in which it matters
     addon: str = ""  # another addon that contains it; the row counts where that is loaded
 
 
@@ -82,17 +82,18 @@ NOTIFY = {"inner_function": "notify"}
 TARGETS = (
     # functions that listen; 14.0 starts cron jobs by the clock alone
     ListenTarget(
-        *(BUS_LOOP, UNRELEASED, DISPATCHER, "BusDispatcher._listener_loop"),
+        BUS_LOOP,
+        UNRELEASED,
+        DISPATCHER,
+        "BusDispatcher._listener_loop",
         **IMBUS,
         subscriptions="dispatch._topic_by_channel",
         nested_channels=True,
     ),
     ListenTarget(
-        *(BUS_LOOP, 16, BUS, "ImDispatch.loop"), **IMBUS, subscriptions="dispatch._channels_to_ws"
+        BUS_LOOP, 16, BUS, "ImDispatch.loop", **IMBUS, subscriptions="dispatch._channels_to_ws"
     ),
-    ListenTarget(
-        *(BUS_LOOP, 14, BUS, "ImDispatch.loop"), **IMBUS, subscriptions="dispatch.channels"
-    ),
+    ListenTarget(BUS_LOOP, 14, BUS, "ImDispatch.loop", **IMBUS, subscriptions="dispatch.channels"),
     ListenTarget(CRON_THREAD, 15, SERVER, "ThreadedServer.cron_thread", **CRON_TRIGGER),
     ListenTarget(CRON_WORKER, 15, SERVER, "WorkerCron.start", **CRON_TRIGGER),
     # functions that send NOTIFY

@@ -29,7 +29,7 @@ from ..config.parameters import DEFAULT_DATABASE, Settings
 from ..config.timing import STOP_TIMEOUT
 from ..config.values import SECRET
 from ..listener.bypass import Bypass
-from ..listener.inbox import Inbox, ListenCursor
+from ..listener.inbox import Inbox, ListenConnection
 from ..listener.listener import Listener
 from ..outbox.outbox import Outbox
 from ..postgres.proof import DirectConnections
@@ -174,7 +174,7 @@ class Runtime:
             database = self.settings.database
         if isinstance(row, ListenTarget):
             make_inbox = bus.make_inbox if row.subscriptions else cron.make_inbox
-            return ListenCursor(make_inbox(row), self.subscribe)
+            return ListenConnection(make_inbox(row), self.subscribe)
         if isinstance(row, SendTarget):
             return OutboxConnection(self.outbox)
         if row is None and listens(caller.f_code):

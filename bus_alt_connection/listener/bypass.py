@@ -61,11 +61,10 @@ class Bypass:
             return
         channel = (listen or notify)[1].lower()
         own = channel in CHANNELS and in_system_database
-        odoos = self.listens if listen else self._notifies
-        known = odoos if own else self._other_listens
-        if channel in known or self._is_direct(cursor):
+        seen = (self.listens if listen else self._notifies) if own else self._other_listens
+        if channel in seen or self._is_direct(cursor):
             return
-        known.add(channel)
+        seen.add(channel)
         if not own:
             _logger.warning(OTHER_LISTEN, channel)
         else:

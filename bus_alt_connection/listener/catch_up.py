@@ -1,8 +1,10 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Catching up: what a listening function of Odoo gets once notifications arrive again.
+"""Catching up: what a listening function of Odoo gets once it listens again and the pooled
+connection works; the bus also while it is deaf.
 
 Odoo then looks into the database for what was missed: first for those of whom the database says
-that they missed something, then for everybody. Nothing leaves this process.
+that they missed something, then for everybody: that is a round. No NOTIFY is sent for it. Followers
+in other processes are told to do the same there.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class CatchUp:
     ):
         self._uniform, self._wake, self._start = uniform, wake, start
         self._due = 0.0
-        self._told: Inbox | None = None  # the last batch, while its pool is not asked yet
+        self._last: Inbox | None = None  # got the last batch, and its pool is not asked yet
         self._answer: Future | None = None  # of the pool
         self._pending: deque = deque()  # (inbox, payloads)
         self._searches: dict[Inbox, Future] = {}  # who missed something
@@ -63,7 +65,7 @@ class CatchUp:
     ) -> None:
         """Deliver to these inboxes, and forget what was scheduled before.
 
-        :param only_missed: go on with that, and deliver first to those who missed something
+        :param only_missed: keep that, and put those who missed something in front of it
         """
         local = [inbox for inbox in inboxes if inbox.is_local]
         for inbox in inboxes:
@@ -83,7 +85,7 @@ class CatchUp:
         self._take_found(now)
 
     def schedule_while_deaf(self, now: float, inboxes: Collection[AnyInbox]) -> None:
-        """Deliver to these inboxes, of a long round only after it is finished."""
+        """Deliver to these inboxes; a round that is under way is not begun again."""
         self.schedule(now, inboxes, only_missed=self.busy)
         for inbox in inboxes:
             inbox.needs_catch_up = True  # until it listens, there may be more
@@ -98,16 +100,16 @@ class CatchUp:
         if now < self._due:
             return
         if not self._pending:
-            self._told = None
+            self._last = None
             return
-        if self._told and self._told.use_pool and not self._answer:
-            self._answer = self._in_background(self._told.use_pool)
-            self._told, self._due = None, now + CATCH_UP_MAX_PERIOD
+        if self._last and self._last.use_pool and not self._answer:
+            self._answer = self._in_background(self._last.use_pool)
+            self._last, self._due = None, now + CATCH_UP_MAX_PERIOD
             return
-        self._told, payloads = self._pending.popleft()
-        period = CATCH_UP_ASK if self._told.use_pool else CATCH_UP_PERIOD
+        self._last, payloads = self._pending.popleft()
+        period = CATCH_UP_ASK if self._last.use_pool else CATCH_UP_PERIOD
         self._due = now + (CATCH_UP_MAX_PERIOD if self._answer else period)
-        self._told.deliver(payloads)
+        self._last.deliver(payloads)
 
     def _in_background(self, function: Callable) -> Future:
         future = self._start("catch_up", function)
@@ -122,7 +124,7 @@ class CatchUp:
                 # without an answer everybody is told all the same
                 found = [] if search.exception() else search.result()
                 self._pending.extendleft((inbox, payloads) for payloads in reversed(found))
-                if found and not self._told and not self._answer:
+                if found and not self._last and not self._answer:
                     self._due = now
         for inbox, deadline in list(self._rounds.items()):
             if inbox not in self._searches or now >= deadline:
@@ -133,7 +135,7 @@ class CatchUp:
         try:
             self._pending.extend((inbox, payloads) for payloads in inbox.catch_up_payloads())
         except Exception as error:
-            inbox.needs_catch_up = True  # after the next probe again
+            inbox.needs_catch_up = True  # once PostgreSQL has taken the next probe
             if type(error) not in _logged_errors:
                 _logged_errors.add(type(error))
                 _logger.exception("%s: what was missed is not looked for", inbox.channel)

@@ -61,7 +61,7 @@ class Inbox(AnyInbox):
         self.fixed_fileno = fixed_fileno
         self.catch_up_payloads = catch_up_payloads
         self.find_missed, self.use_pool = find_missed, use_pool
-        # the bus listens because a browser has subscribed, maybe a moment ago
+        # browsers may have subscribed before LISTEN has run: the bus looks once from the start
         self.needs_catch_up = catch_up_while_deaf
         self.rejected_count = 0  # payloads that were kept from Odoo
         self.closed = 0
@@ -105,7 +105,7 @@ class Inbox(AnyInbox):
             try:
                 arrived.update(dict.fromkeys(self._list_databases()))
             except Exception as error:
-                self.needs_catch_up = True  # after the next probe again
+                self.needs_catch_up = True  # once PostgreSQL has taken the next probe
                 if self.feed:
                     self.feed.report_missed()
                 _logger.debug("%s: not caught up yet: %s", self.channel, error)
@@ -120,16 +120,17 @@ class Inbox(AnyInbox):
             self._wakeup.close()
 
 
-class ListenCursor(contextlib.AbstractContextManager):
-    """Stands where Odoo's listening functions expect a connection and its cursor.
+class ListenConnection(contextlib.AbstractContextManager):
+    """Stands where Odoo's listening functions expect a connection and its cursor, both in one.
 
     :param subscribe: is given the inbox once Odoo has run LISTEN
     """
 
     def __init__(self, inbox: Inbox, subscribe: Callable[[Inbox], None]):
-        self._cnx, self._subscribe = inbox, subscribe
+        self._cnx = inbox  # Odoo's loops wait on the attribute of this name
+        self._subscribe = subscribe
 
-    def cursor(self) -> ListenCursor:
+    def cursor(self) -> ListenConnection:
         return self
 
     def execute(self, query: str, params=None) -> None:

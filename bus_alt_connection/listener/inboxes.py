@@ -19,7 +19,7 @@ class AnyInbox:
 
     def __init__(self, channel: str, catch_up_while_deaf: bool):
         self.channel, self.catch_up_while_deaf = channel, catch_up_while_deaf
-        self.needs_catch_up = False  # after the next probe
+        self.needs_catch_up = False  # Odoo has to look, once PostgreSQL has taken another probe
         self.missed_since = 0.0  # monotonic seconds; what was sent before has arrived
         self.on_close: Callable[[AnyInbox], None] | None = None
 
@@ -36,7 +36,7 @@ class Inboxes:
     """The inboxes that a listener fills; any thread may change which these are."""
 
     def __init__(self):
-        self._lock = threading.Lock()  # guards _all, which is replaced as a whole, and _closed
+        self._lock = threading.Lock()  # guards _all, which is replaced as a whole, and the next two
         self._all: tuple[AnyInbox, ...] = ()
         self._closed = self._joined = False
 
@@ -52,13 +52,13 @@ class Inboxes:
             return not self._closed
 
     def take_joined(self) -> bool:
-        """Tell whether one was added, since this was asked, that waits for a probe."""
+        """Tell whether an inbox of this process was added since the last call that has to look."""
         with self._lock:
             joined, self._joined = self._joined, False
         return joined
 
     def remove(self, inbox: AnyInbox) -> bool:
-        """Remove an inbox, and return whether it was the last of this process: no other comes."""
+        """Remove an inbox; return whether none of this process is left: then no other is taken."""
         with self._lock:
             self._all = tuple(kept for kept in self._all if kept is not inbox)
             self._closed = self._closed or not any(kept.is_local for kept in self._all)

@@ -118,10 +118,11 @@ class Listener(threading.Thread):
         """Connect and listen, until that fails; return when the next attempt is due."""
         began = self._clock()
         self.status.mark_starting(self.inboxes.channels())
-        how = self._settings.listener, 0, self._wakeup, self._rotation, self._run_due
+        parameters, no_limit = self._settings.listener, 0
+        where = parameters, no_limit, self._wakeup, self._rotation, self._run_due
         try:
             self._run_due()
-            with self._connect(*how) as self._session:
+            with self._connect(*where) as self._session:
                 self.tls = self._session.tls
                 self._listen(self._session)
         except Exception as error:
@@ -165,14 +166,14 @@ class Listener(threading.Thread):
         :raises psycopg2.Error: where the session breaks
         """
         while True:
-            joined, wanted = self.inboxes.take_joined(), self.inboxes.channels()
+            unproven, wanted = self.inboxes.take_joined(), self.inboxes.channels()
             if not set(wanted) <= set(self._channels):
                 wanted = tuple(sorted({*wanted, *self._channels}))
                 session.listen([PROBE_CHANNEL, *wanted])
                 self._backoff.listening(self._clock())
-                self._channels, joined = wanted, True
+                self._channels, unproven = wanted, True
                 self.status.mark_starting(wanted)
-            if joined:
+            if unproven:
                 self._prober.listening(self._clock())
             self._run_due()
             notifications = session.wait(self._next_due() - self._clock())

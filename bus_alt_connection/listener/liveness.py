@@ -4,7 +4,7 @@
 A probe is a NOTIFY on the pooled connection that has to be received on the direct one. Nothing else
 finds everything: a dead peer, a deaf one, another server, an old primary, a pooler.
 
-All listeners of a server of PostgreSQL hear each other's probes. A session that is proven sends its
+All listeners in the same database hear each other's probes. A session that is proven sends its
 own only after a silence, but at least every 45 to 60 s.
 """
 

@@ -60,14 +60,17 @@ class Prober:
     ):
         self.liveness = Liveness(timing)
         self._parameters, self._timing, self._send, self._wake = parameters, timing, send, wake
-        self._probe: Probe | None = None  # on its way
+        self._probe: Probe | None = None  # not known yet whether PostgreSQL takes it
         self._notified_server: ServerIdentity | None = None  # took the last probe
         self._rotation = 0  # which address comes first
 
     def take_answer(self, now: float, early: bool) -> Future | None:
-        """Return the answer to the probe that is on its way, once it is there.
+        """Return whether PostgreSQL has taken the last probe, once that is known.
 
-        :param early: something may have been missed, and waits for the pooled connection
+        Whether it arrives is for ``liveness`` to say.
+
+        :param early: try again soon: something may have been missed, and waits for the pooled
+            connection
         """
         if self._probe is None or not self._probe.answer.done():
             return None

@@ -63,7 +63,8 @@ class AnotherDatabaseError(ProbeTimeout):
 
 
 class RoutedConnect:
-    """Opens the sessions of a listener: where its parameters lead, or the pooled connection.
+    """Opens the sessions of a listener: with the host that is set or, for ``auto``, with the one to
+    which the pooled connection leads.
 
     :param pooled: libpq's parameters of the pooled connection
     """
@@ -80,10 +81,10 @@ class RoutedConnect:
         on_wait: OnWait,
     ) -> ListenSession:
         """Open a session; parameters and errors as ``ListenSession``."""
-        attempts = self._router.find(parameters, wakeup, rotation, on_wait)
-        # first every attempt, then the next address of each
-        address_rotation, attempt = divmod(rotation, len(attempts))
-        return ListenSession(attempts[attempt], timeout, wakeup, address_rotation, on_wait)
+        candidates = self._router.find(parameters, wakeup, rotation, on_wait)
+        # first each of them, then the next address of each
+        address_rotation, i = divmod(rotation, len(candidates))
+        return ListenSession(candidates[i], timeout, wakeup, address_rotation, on_wait)
 
 
 class ListenSession(Session):

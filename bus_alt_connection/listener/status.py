@@ -47,8 +47,8 @@ class Failure(enum.Enum):
 
     LOST = "lost"
     DEAF = "deaf"  # it received nothing, though it was there
-    REFUSED = "refused"
-    NOT_THERE = "not_there"
+    REFUSED = "refused"  # no session could be opened, for another reason than the next
+    NOT_THERE = "not_there"  # no primary was reached
 
 
 class RateLimit:
@@ -95,13 +95,16 @@ class ListenerStatus:
         return ", ".join(self.channels)
 
     def mark_starting(self, channels: tuple[str, ...]) -> None:
-        """It has to listen on these channels, which nothing has proven yet."""
+        """It has to listen on these channels, not proven yet; a deaf one stays deaf."""
         self.channels = channels
         if self.state is State.LISTENING:
             self.state = State.STARTING
 
     def mark_listening(self, now: float, where: str, round_trip: float | None) -> None:
-        """Notifications arrive; a probe of its own proved it within so many seconds."""
+        """Notifications arrive.
+
+        :param round_trip: how long its own probe took (s); None where something else proved it
+        """
         self.where, self.proven = where, now
         self.round_trip = self.round_trip if round_trip is None else round_trip
         if self.state is State.LISTENING:

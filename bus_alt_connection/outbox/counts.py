@@ -1,8 +1,8 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""What the outboxes of a server count, for each of its processes to read.
+"""What the outboxes of processes count that are forked from one, for each of them to read.
 
-Prometheus reaches any one of the HTTP workers, so each reports the counts of all. They are forked
-from one process, which has made the memory that they share.
+Prometheus reaches any one of the HTTP workers, so each reports the counts of all. The gevent
+process is not forked: it counts for itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Counts(NamedTuple):
 class SharedCounts:
     """The counts of all processes that are forked from the one that makes this.
 
-    A row is a process's that has its number in it and is alive.
+    A row belongs to the process whose pid is in it, while that process lives.
 
     :raises OSError: where there is no memory or file to be had
     """
@@ -58,7 +58,7 @@ class SharedCounts:
                 ROW.pack_into(self._memory, self._row * ROW.size, pid, *counts)
 
     def of_all(self) -> dict[int, Counts]:
-        """Return the counts of all processes that are alive, by their number."""
+        """Return the counts of all processes that are alive, by pid."""
         rows = (ROW.unpack_from(self._memory, i * ROW.size) for i in range(ROWS))
         return {pid: Counts(*counts) for pid, *counts in rows if pid and _is_alive(pid)}
 

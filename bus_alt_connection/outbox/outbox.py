@@ -3,8 +3,9 @@
 
 It is in memory (``pending``): what is not sent when the process ends is lost.
 
-* ``put`` sends the statement itself (``sender``), and waits some milliseconds for the answer, so
-  that it has left the process when the commit returns. The thread that commits does this: a new one
+* ``put`` sends the statement itself (``sender``), and waits some milliseconds for the answer, some
+  hundred where a session has to be opened, and as long as the name server takes. So it has left the
+  process when the commit returns. The thread that commits does this: a new one
   would reserve 72 MB, its stack and its part of the heap, which ``limit_memory_soft`` counts.
 * What is not confirmed by then waits, and a thread sends all that waits, in the order of the
   commits, equal ones once, as many in one round trip as a slow link takes. The thread ends once
@@ -85,17 +86,17 @@ class Outbox:
         return Counts(len(pending), sender.failures, sender.refused, pending.dropped)
 
     def counts_of_all(self) -> dict[int, Counts]:
-        """Return what the processes of this server have counted, by their number."""
+        """Return what this process and those forked with it have counted, by pid."""
         self._publish()
         return {os.getpid(): self.counts, **(self._shared.of_all() if self._shared else {})}
 
     def _publish(self) -> None:
-        """Let the other processes of this server know the counts."""
+        """Let these processes know the counts."""
         if self._shared:
             self._shared.publish(self.counts)
 
     def put(self, query, params=None) -> None:
-        """Take a statement, and send it at once where the pooler takes it at once."""
+        """Take a statement, and send it now if the pooler answers in time; else a thread does."""
         sent, key = False, self._pending.add(query, params)
         try:
             sent = self._send_now(key)
@@ -145,7 +146,7 @@ class Outbox:
                 sender.close_session()
 
     def _send_until(self, deadline: float) -> None:
-        """Send what is left in this thread, until a time (monotonic seconds)."""
+        """In this thread, send what is left, until a time (monotonic seconds)."""
         while self.unconfirmed and time.monotonic() < deadline:
             with self._turn() as sender:
                 if sender:
@@ -173,7 +174,7 @@ class Outbox:
                 on_error.pop_all()
                 self._thread = thread
                 return
-        if not threading.main_thread().is_alive():  # none begins while Python 3.12 ends
+        if not threading.main_thread().is_alive():  # from Python 3.12 on no thread starts then
             self._send_until(time.monotonic() + timing.STOP_TIMEOUT)
 
     def _run(self) -> None:

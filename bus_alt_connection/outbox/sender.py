@@ -32,7 +32,8 @@ _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.outbox
 
 MAX_STATEMENTS = 1000  # looked at for one round trip
 
-# attempts for a statement that the pooler refuses for a reason of its own
+# attempts for a statement that the pooler refuses for a reason of its own; then another NOTIFY
+# tells whose fault it is: where that fails as well, it is the pooler's, and all is tried again
 MAX_REFUSALS = 5
 CONTROL_SQL = "SELECT pg_notify('bus_alt_connection', '')"
 
@@ -58,7 +59,7 @@ class Sender:
         clock: Callable[[], float],
     ):
         self.failures = 0  # attempts that failed
-        self.refused = 0  # statements that were wrong
+        self.refused = 0  # statements that were dropped: see _on_refusal
         self.is_failing = False
         self.session: NotifySession | None = None  # idle, or waiting for its answer
         self._parameters, self._pending, self._clock = parameters, pending, clock
@@ -74,7 +75,7 @@ class Sender:
         self._backoff = Backoff(timing.DEFAULT_TIMING._replace(max_delay=timing.OUTBOX_MAX_DELAY))
 
     def send_now(self) -> bool:
-        """Send all that is pending within some milliseconds, and tell whether it is confirmed.
+        """Send all that is pending for a commit that waits, and tell whether it is confirmed.
 
         What has no answer by then stays in the session, for the thread to go on with.
         """
@@ -113,7 +114,7 @@ class Sender:
         limit = timing.COMMIT_TIMEOUT if self._commit_waits else timing.ANSWER_TIMEOUT
         try:
             self.session = self.session or self._open_session()
-            self.session.use(limit, self._wakeup)
+            self.session.set_limits(limit, self._wakeup)
             if self._send_pending(self.session):
                 self._keep_or_close(self.session)
                 return None
@@ -169,7 +170,7 @@ class Sender:
                 limit = 1 if self._alone else MAX_STATEMENTS
                 if not pending.in_flight and not pending.send_some(session.send, limit):
                     return True
-                if not session.answered():
+                if not session.wait_for_answer():
                     return False
             except Exception as error:
                 if not session.is_alive(error):
@@ -179,7 +180,8 @@ class Sender:
                 self._confirm()
 
     def _on_refusal(self, session: NotifySession, error: Exception) -> None:
-        """Send each alone where several together are refused; forget one that is wrong.
+        """Send each alone where several together are refused; drop one that is wrong, or that is
+        refused ``MAX_REFUSALS`` times while another NOTIFY is taken.
 
         :raises Exception: the error, where it may be the pooler's own fault
         """

@@ -33,14 +33,14 @@ class NotifySession(Session):
         with contextlib.suppress(OSError, AttributeError), self._socket() as own:
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
 
-    def use(self, seconds: float, wakeup: Wakeup) -> None:
+    def set_limits(self, seconds: float, wakeup: Wakeup) -> None:
         """Let every wait from now on last so many seconds at most, and be ended by this wakeup."""
         self._timeout, self._wakeup = seconds, wakeup
 
     def send(self, statements: Sequence[tuple]) -> int:
         """Send the first of these (query, parameters), as many as fit, in one transaction.
 
-        Return how many; ``answered`` waits for their answer.
+        Return how many; ``wait_for_answer`` takes their answer.
         """
         self._cursor = self.connection.cursor()  # psycopg2 wants it until the answer is there
         # tracing libraries put classes of their own there, and expect one statement at a time
@@ -59,7 +59,7 @@ class NotifySession(Session):
         self._cursor.execute("; ".join(texts))
         return len(texts)
 
-    def answered(self) -> bool:
+    def wait_for_answer(self) -> bool:
         """Wait for the answer; return False where it is not there in time.
 
         :raises psycopg2.Error: where the answer is an error, or the session has ended

@@ -99,7 +99,7 @@ class Followers:
                 peer.send(encode(self._status(peer.server)))
 
     def close(self) -> None:
-        """End all connections, which frees the name to lead."""
+        """End all connections, and free the name: another process can lead."""
         for one in [self._server_socket, *self._silent, *self._peers]:
             one.close()
 
@@ -110,7 +110,7 @@ class Followers:
             self._events[client] = events
 
     def _accept(self) -> None:
-        for _time in range(BACKLOG):
+        for _ in range(BACKLOG):
             try:
                 client = open_socket(self._server_socket.accept()[0])
             except BlockingIOError:

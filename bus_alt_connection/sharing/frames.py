@@ -116,7 +116,7 @@ def decode(data: bytes) -> Frame:
 
 
 @functools.lru_cache(maxsize=2)  # all followers of a channel get the same
-def heard(payloads: tuple[str, ...]) -> tuple[bytes, ...]:
+def encode_heard(payloads: tuple[str, ...]) -> tuple[bytes, ...]:
     """Return packets with these payloads, equal ones once, each as large as a packet may be."""
     batches: list[list[str]] = []
     size = MAX_PAYLOADS

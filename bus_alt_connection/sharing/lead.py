@@ -32,8 +32,8 @@ class Deposed(Stopped):
     """This process was held up for so long that its followers have given it up."""
 
 
-class Lead(Wakeup):
-    """The waits of a listener that leads; followers are served during each.
+class LeaderWakeup(Wakeup):
+    """A wakeup whose waits also serve the followers of the listener that waits.
 
     :param server_socket: where followers connect
     :param own_server: of this process
@@ -54,7 +54,7 @@ class Lead(Wakeup):
         self._timer.set(LEAD_TIMEOUT)
         self._renewed = clock()
         self._status_due, self._status_told = NEVER, 0.0
-        self._shown: tuple = (None, None)
+        self._last_told: tuple = (None, None)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reader, selectors.EVENT_READ)
         self._followers = Followers(
@@ -99,7 +99,7 @@ class Lead(Wakeup):
                 self._selector.unregister(number)
 
     def close(self) -> None:
-        """End the connections of all followers, which free the name to lead."""
+        """End the connections of all followers, and free the name: another process can lead."""
         Wakeup.close(self)
         self._followers.close()
         self._timer.close()
@@ -132,15 +132,18 @@ class Lead(Wakeup):
             self._renewed = now
 
     def _tell_status(self, now: float) -> None:
-        """Tell the followers that want to know of each change, proofs and counts a bit later."""
+        """Tell followers that want the status: each change at once, proofs and counts within
+        ``STATUS_INTERVAL``."""
         status, listener = self.listener.status, self.listener
         failures = tuple(listener.failure_counts.values())
         state = status.state, status.reason, status.channels, failures, self.followers
         shown = state, (status.proven, sum(listener.notification_counts.values()))
-        self._status_due = NEVER if shown == self._shown else self._status_told + STATUS_INTERVAL
-        if state == self._shown[0] and now < self._status_due:
+        self._status_due = (
+            NEVER if shown == self._last_told else self._status_told + STATUS_INTERVAL
+        )
+        if state == self._last_told[0] and now < self._status_due:
             return
-        self._shown, self._status_told, self._status_due = shown, now, NEVER
+        self._last_told, self._status_told, self._status_due = shown, now, NEVER
         self._followers.tell_status()
 
     def _status(self, server: int | None) -> Status:

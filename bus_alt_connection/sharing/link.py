@@ -25,12 +25,12 @@ class CannotFollow(Exception):
 class LeaderLost(Exception):
     """The leader does not tell anything any more; its text says why.
 
-    :param silent: the process that leads and is silent, where it has not ended
+    :param silent_pid: the process that leads and is silent, where it has not ended
     """
 
-    def __init__(self, text: str, silent: int | None = None):
+    def __init__(self, text: str, silent_pid: int | None = None):
         super().__init__(text)
-        self.silent = silent
+        self.silent_pid = silent_pid
 
 
 class Link:
@@ -48,7 +48,7 @@ class Link:
 
         :raises LeaderLost: after them
         """
-        for _time in range(MAX_FRAMES):
+        for _ in range(MAX_FRAMES):
             try:
                 data = self.socket.recv(frames.MAX_FRAME)
                 frame = frames.decode(data) if data else None
@@ -73,17 +73,17 @@ class Link:
         self.timer.close()
 
 
-def connect(name: str, hello: Hello, without: int | None = None) -> Link | None:
+def connect(name: str, hello: Hello, excluded_pid: int | None = None) -> Link | None:
     """Follow the leader of this name, and return the link; None where there is none.
 
-    :param without: a process that is not to be followed
+    :param excluded_pid: a process that is not to be followed
     :raises CannotFollow: where the process with that name cannot be followed
     :raises OSError: where processes cannot connect here at all
     """
     connected = open_socket()
     try:
-        return _join(connected, name, hello, without)
-    except ConnectionError:  # it ends just now
+        return _join(connected, name, hello, excluded_pid)
+    except ConnectionError:  # no process has the name, or the one that has it is ending
         connected.close()
         return None
     except BaseException:
@@ -91,13 +91,13 @@ def connect(name: str, hello: Hello, without: int | None = None) -> Link | None:
         raise
 
 
-def _join(connected: socket.socket, name: str, hello: Hello, without: int | None) -> Link:
+def _join(connected: socket.socket, name: str, hello: Hello, excluded_pid: int | None) -> Link:
     deadline = time.monotonic() + JOIN_TIMEOUT
     _reach(connected, name, deadline)
     pid, uid = peer_of(connected)
     if uid != os.geteuid():
         raise CannotFollow(f"process {pid} of user {uid} has the name of its socket")
-    if pid == without:
+    if pid == excluded_pid:
         raise CannotFollow(f"process {pid} is silent")
     connected.send(frames.encode(hello))
     with selectors.DefaultSelector() as selector:
@@ -123,7 +123,7 @@ def _reach(connected: socket.socket, name: str, deadline: float) -> None:
         try:
             connected.connect(name)
             return
-        except BlockingIOError:  # many do so now
+        except BlockingIOError:  # many processes connect now
             if time.monotonic() >= deadline:
                 raise CannotFollow("it takes no connection") from None
         time.sleep(JOIN_INTERVAL)

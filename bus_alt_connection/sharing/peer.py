@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Callable, Collection
 
 from ..listener.inboxes import AnyInbox
-from .frames import Hello, Look, encode, heard
+from .frames import Hello, Look, encode, encode_heard
 
 
 class Peer(AnyInbox):
@@ -22,13 +22,14 @@ class Peer(AnyInbox):
         super().__init__(hello.channel, hello.while_deaf)
         self.wants_status = hello.wants_status
         self.server = None if hello.server == own_server else hello.server
-        self.owes_look = hello.missed  # as soon as notifications arrive
+        # a ``Look`` is due as soon as notifications arrive and the socket has room
+        self.owes_look = hello.missed
         self.is_full = False
         self._send_packet = send
 
     def deliver(self, payloads: Collection[str]) -> None:
         """Send these payloads, or let the follower look at everything later."""
-        for packet in heard(tuple(payloads)):
+        for packet in encode_heard(tuple(payloads)):
             if not self.send(packet):
                 self.owes_look = True
 

@@ -26,7 +26,7 @@ from .follow import Feed, Follower
 from .followers import BACKLOG
 from .frames import Hello
 from .ipc import open_socket
-from .lead import Lead
+from .lead import LeaderWakeup
 from .link import CannotFollow, LeaderLost, Link, connect
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
@@ -69,7 +69,7 @@ class Sharing:
     def subscribe(self, inbox: Inbox, lost: LeaderLost | None = None) -> None:
         """Let the inbox be filled.
 
-        :param lost: the leader that filled it
+        :param lost: the error with which its leader was lost, if it had one
         """
         with self._lock:
             if self.listener and self.listener.add(inbox):
@@ -84,7 +84,7 @@ class Sharing:
             else:
                 self._listen(inbox, joined, lost)
 
-    def _join(self, inbox: Inbox, lost: LeaderLost | None) -> Link | Lead:
+    def _join(self, inbox: Inbox, lost: LeaderLost | None) -> Link | LeaderWakeup:
         """Find a leader, or become one.
 
         :raises CannotFollow: where neither can be
@@ -97,12 +97,12 @@ class Sharing:
             while_deaf=inbox.catch_up_while_deaf,
             wants_status=inbox.fixed_fileno,
         )
-        silent = lost.silent if lost else None
+        silent_pid = lost.silent_pid if lost else None
         refused: dict[str, CannotFollow] = {}
-        for _time in range(ATTEMPTS):
+        for _ in range(ATTEMPTS):
             for name in self._names:
                 try:
-                    link = None if name in refused else connect(name, hello, silent)
+                    link = None if name in refused else connect(name, hello, silent_pid)
                 except CannotFollow as error:
                     refused[name] = error
                 else:
@@ -117,13 +117,13 @@ class Sharing:
             time.sleep(JOIN_INTERVAL)
         raise CannotFollow("another process was faster each time")
 
-    def _take(self, name: str) -> Lead | None:
+    def _take(self, name: str) -> LeaderWakeup | None:
         """Take the name, unless it is taken."""
         taken = open_socket()
         try:
             taken.bind(name)
             taken.listen(BACKLOG)
-            return Lead(taken, self._server)
+            return LeaderWakeup(taken, self._server)
         except OSError as error:
             taken.close()
             if error.errno == errno.EADDRINUSE:
@@ -138,7 +138,7 @@ class Sharing:
         quiet = link.status.server == self._server
         self._start(Follower(link, inbox, quiet, self._on_lost_in_thread), link)
 
-    def _listen(self, inbox: Inbox, lead: Lead | None, lost: LeaderLost | None) -> None:
+    def _listen(self, inbox: Inbox, lead: LeaderWakeup | None, lost: LeaderLost | None) -> None:
         listener = Listener(self._settings, inbox, wakeup=lead, on_end=self._on_deposed)
         if self.listener:  # so that no counter goes back
             listener.failure_counts.update(self.listener.failure_counts)
@@ -151,7 +151,7 @@ class Sharing:
             _logger.info(LEADS, inbox.channel, lost)
         self._start(listener, lead)
 
-    def _start(self, thread: Listener | Follower, used: Link | Lead | None) -> None:
+    def _start(self, thread: Listener | Follower, used: Link | LeaderWakeup | None) -> None:
         try:
             thread.start()
         except RuntimeError:  # no thread to be had

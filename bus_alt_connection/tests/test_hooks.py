@@ -33,7 +33,7 @@ class TestHooks(common.TransactionCase):
             met.append(cursor)
             raise Stop()
 
-        self.patch(inbox.ListenCursor, "commit", commit)
+        self.patch(inbox.ListenConnection, "commit", commit)
         with self.assertRaises(Stop):
             ImDispatch().loop()
         (cursor,) = met

@@ -7,7 +7,7 @@ import threading
 import psycopg2
 import pytest
 
-from bus_alt_connection.listener.inbox import ALL_DATABASES, Inbox, ListenCursor
+from bus_alt_connection.listener.inbox import ALL_DATABASES, Inbox, ListenConnection
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_cursor_listens_at_its_first_commit(inbox):
         listening.append(one)
         one.on_close = lambda _inbox: None
 
-    with ListenCursor(inbox, listen).cursor() as cursor:
+    with ListenConnection(inbox, listen).cursor() as cursor:
         cursor.execute("SELECT pg_is_in_recovery()")
         assert cursor.fetchone() == (False,)
         cursor.execute("LISTEN imbus")
@@ -74,7 +74,7 @@ def test_the_cursor_listens_at_its_first_commit(inbox):
 @pytest.mark.parametrize("query", ["SELECT 1", "LISTEN something_else", "UNLISTEN *"])
 def test_a_query_whose_answer_odoo_would_need_is_an_error(inbox, query):
     with pytest.raises(NotImplementedError, match="asks"):
-        ListenCursor(inbox, print).execute(query)
+        ListenConnection(inbox, print).execute(query)
 
 
 def test_databases_are_listed_by_odoos_own_thread():

@@ -66,7 +66,7 @@ class Session:
     def close(self):
         self.closed = 1
 
-    def use(self, seconds, wakeup):
+    def set_limits(self, seconds, wakeup):
         self.seconds = seconds
 
     def send(self, statements) -> int:
@@ -74,7 +74,7 @@ class Session:
         self.world.sent.append([query for query, _params in statements[:number]])
         return number
 
-    def answered(self) -> bool:
+    def wait_for_answer(self) -> bool:
         error = self.world.errors.pop(0) if self.world.errors else None
         if error is LATE:
             return False

@@ -98,7 +98,7 @@ def test_a_leader_that_ends_is_lost_after_what_it_said(led, fed):
     assert is_readable(fed)
     assert payloads(fed) == ["a"]
     (error,) = led.lost
-    assert (str(error), error.silent) == ("process 4711 has ended", None)
+    assert (str(error), error.silent_pid) == ("process 4711 has ended", None)
     assert not is_readable(fed), "it waits on something else now"
 
 
@@ -107,7 +107,7 @@ def test_a_leader_that_is_silent_is_given_up(led, fed):
     assert select.select([fed], [], [], 5)[0]
     assert payloads(fed) == []
     (error,) = led.lost
-    assert error.silent == PID and "is silent for 20 s" in str(error)
+    assert error.silent_pid == PID and "is silent for 20 s" in str(error)
 
 
 def test_a_leader_that_talks_nonsense_is_lost(led, fed):

@@ -45,8 +45,8 @@ def test_many_payloads_take_several_packets_and_equal_ones_one_place():
     payloads = [f"{n}".rjust(7999, "\x01") for n in range(40)]
     # as JSON, each of the last ones is twelve bytes
     payloads += [f"{n}" + 1998 * "\U0001f600" for n in range(40)]
-    packets = list(frames.heard((*payloads, *payloads)))
+    packets = list(frames.encode_heard((*payloads, *payloads)))
     assert all(len(packet) <= frames.MAX_FRAME for packet in packets)
     assert [text for packet in packets for text in frames.decode(packet).payloads] == payloads
-    assert list(frames.heard(())) == []
-    assert len(list(frames.heard(tuple(map(str, range(1000)))))) == 1
+    assert list(frames.encode_heard(())) == []
+    assert len(list(frames.encode_heard(tuple(map(str, range(1000)))))) == 1

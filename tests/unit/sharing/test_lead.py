@@ -18,7 +18,7 @@ from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.sharing import frames
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
-from bus_alt_connection.sharing.lead import Deposed, Lead
+from bus_alt_connection.sharing.lead import Deposed, LeaderWakeup
 from bus_alt_connection.sharing.peer import Peer
 
 
@@ -88,7 +88,7 @@ class Leading:
         server.bind(self.name)
         server.listen(10)
         self.inboxes = Inboxes()
-        self.lead = Lead(server, 1, lambda: self.now)
+        self.lead = LeaderWakeup(server, 1, lambda: self.now)
         status = types.SimpleNamespace(
             state=State.LISTENING, reason="", where="", proven=990.0, round_trip=None, channels=()
         )
