@@ -1,8 +1,8 @@
 """``./run matrix``: a few tests on each Odoo, pooler and PostgreSQL that is available.
 
-A row is one call of ``./run test -m smoke`` with other options. Its results go into
-``docs/matrix.json``, with the date; rows that were not run this time stay as they are. The table
-in docs/compatibility.rst is made of that file (``docs/make.py``).
+A row is one call of ``./run test -m smoke`` with other options, the last one of ``./run compose``.
+Its results go into ``docs/matrix.json``, with the date; rows that were not run this time stay as
+they are. The table in docs/compatibility.rst is made of that file (``docs/make.py``).
 """
 
 from __future__ import annotations
@@ -33,6 +33,11 @@ CHECKS = {
     "test_auto_is_all_that_is_set": "auto",
     "test_an_update_has_a_session_as_odoos_own_role": "update",
     "test_no_lock_timeout_is_left_on_pooled_connections": "update",
+    # in containers
+    "test_50_of_50_live": "delivery",
+    "test_an_odoo_that_is_made_anew_is_found": "delivery",
+    "test_buscheck": "buscheck",
+    "test_it_asks_the_pooled_connection_where_it_leads": "auto",
 }
 # the pooler without Odoo; if this fails, the other tests are not run
 FIRST = "tests/servers/test_poolers.py"
@@ -47,7 +52,9 @@ class Row:
     """One combination.
 
     :param name: of the row, as it is named on the command line
-    :param options: of ``./run test``
+    :param options: of the command
+    :param command: of ``./run``
+    :param modes: of Odoo, in a test whose parameter names none
     """
 
     name: str
@@ -55,6 +62,8 @@ class Row:
     options: list[str]
     mode: str = "transaction"
     pooler: str = "pgbouncer"
+    command: str = "test"
+    modes: tuple[str, ...] = MODES
 
 
 def series_of(path: str) -> str:
@@ -80,6 +89,8 @@ def rows(checkouts: list[str]) -> list[Row]:
         options = ["--pooler", pooler, "--pool-mode", mode]
         found.append(Row(f"{pooler}:{mode}", "19.0", options, mode, pooler))
     found.append(Row("postgresql-sid", "19.0", ["--postgresql", "sid"]))
+    containers = Row("containers", "19.0", ["--stand-ins"], command="compose", modes=("threaded",))
+    found.append(containers)
     return found
 
 
@@ -95,7 +106,9 @@ def run(row: Row) -> dict:
         "checks": {},
         "why": "",
     }
-    found["why"] = test(row, found, 120, FIRST) or test(row, found, 3600)
+    if row.command == "test":
+        found["why"] = test(row, found, 120, FIRST)
+    found["why"] = found["why"] or test(row, found, 3600)
     return found
 
 
@@ -106,27 +119,38 @@ def test(row: Row, found: dict, seconds: int, *paths: str) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = pathlib.Path(folder) / "report.xml"
-        run = ["timeout", "--kill-after=30", str(seconds), CHECKOUT / "run", "test", *row.options]
+        run = [
+            "timeout",
+            "--kill-after=30",
+            str(seconds),
+            CHECKOUT / "run",
+            row.command,
+            *row.options,
+        ]
         done = subprocess.run([*run, "-m", "smoke", *paths, f"--junitxml={report}"], stdout=2)
         if done.returncode == TIMED_OUT:
             return f"not done within {seconds} s"
         if not report.exists():
-            return f"./run test ended with {done.returncode}"
-        return read(report, found)
+            return f"./run {row.command} ended with {done.returncode}"
+        return read(report, found, row.modes)
 
 
-def read(report: pathlib.Path, found: dict) -> str:
-    """Add pytest's results to ``found``; return how a test of the pooler alone failed, or ""."""
+def read(report: pathlib.Path, found: dict, modes: tuple[str, ...]) -> str:
+    """Add pytest's results to ``found``; return how a test of the pooler alone failed, or "".
+
+    :param modes: of Odoo, in a test whose parameter names none
+    """
     why = ""
     for case in xml.etree.ElementTree.parse(report).iter("testcase"):
         for recorded in case.iter("property"):
             found[recorded.get("name")] = recorded.get("value")
         result, message = result_of(case)
-        name, _bracket, parameter = case.get("name").partition("[")
+        # pytest-xdist adds the test's group
+        name, _bracket, parameter = case.get("name").partition("@")[0].partition("[")
         if name not in CHECKS:
             why = why or message
             continue
-        for mode in [mode for mode in MODES if mode in parameter] or MODES:
+        for mode in [mode for mode in MODES if mode in parameter] or modes:
             checks = found["checks"].setdefault(mode, {})
             now = checks.get(CHECKS[name], "skipped")
             checks[CHECKS[name]] = min(now, result, key=RANK.index)
