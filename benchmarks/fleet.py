@@ -181,8 +181,8 @@ def describe(fleet: Fleet) -> str:
     websockets = sum(crowd.number for crowd in fleet.crowds)
     poolers = "one for all" if len(fleet.poolers) == 1 else "one each"
     return (
-        f"{len(fleet.odoos)} Odoo servers (prefork: 1 HTTP worker, 1 cron worker), {websockets} websockets,"
-        f" PgBouncer: {poolers}"
+        f"{len(fleet.odoos)} Odoo servers (prefork: 1 HTTP worker, 1 cron worker), {websockets}"
+        f" websockets, PgBouncer: {poolers}"
     )
 
 

@@ -72,11 +72,14 @@ def people_chat(project: Project):
         for one in (alice, bob):
             one.open(project.url, chat)
         asks, answers = (f"{text} {secrets.token_hex(4)}" for text in ("Are you there", "I am"))
-        alice.write(asks)
-        assert bob.sees(asks)
-        bob.write(answers)
-        assert alice.sees(answers)
-        bob.screenshot(project.name)
+        try:
+            alice.write(asks)
+            assert alice.sees(asks) and bob.sees(asks)
+            bob.write(answers)
+            assert alice.sees(answers)
+        finally:
+            for one in (alice, bob):
+                one.screenshot(f"{project.name}-{one.login}")
 
 
 def texts_of(project: Project) -> dict[str, str]:

@@ -86,10 +86,13 @@ class Engine:
     """The machine's engine.
 
     :param folder: for files of this run
+    :param first: the first process of the engine's namespaces, where it was started already; 0 for
+        the machine's own
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, first: int = 0):
         self.folder = folder
+        self.first = first
         self.volumes: set[str] = set()
         self._tags: set[str] = set()
 
@@ -97,6 +100,9 @@ class Engine:
         return self
 
     def stop(self):
+        self.remove_own()
+
+    def remove_own(self):
         """Remove what outlives a project: the volumes that several share, and what was built."""
         for kind, names in (("volume", self.volumes), ("image", self._tags)):
             if names:
@@ -165,13 +171,12 @@ class OwnEngine(Engine):
     The program that uses it has to be in a network namespace of its own: it shares that one.
     """
 
-    def __init__(self, folder: pathlib.Path):
-        super().__init__(folder)
+    def __init__(self, folder: pathlib.Path, first: int = 0):
+        super().__init__(folder, first)
         self.root = HOME / "engine"
         self.data = HOME / "data"
-        self._first = Process(folder / "engine.log")
+        self._namespaces = Process(folder / "engine.log")
         self._daemon = Process(folder / "dockerd.log")
-        self._pid = 0
         self._lock = None
 
     def start(self):
@@ -183,8 +188,8 @@ class OwnEngine(Engine):
         # unshare ignores SIGTERM, which would come if this program were killed
         killed = ["setpriv", "--pdeathsig=KILL"]
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", ENTER]
-        self._first.start([*killed, *unshare, self.root, *shared])
-        self._first.wait_for(self._entered, "the engine's namespaces")
+        self._namespaces.start([*killed, *unshare, self.root, *shared])
+        self._namespaces.wait_for(self._entered, "the engine's namespaces")
         self.start_daemon()
         # what a run that was killed has left
         self.remove_all()
@@ -193,18 +198,20 @@ class OwnEngine(Engine):
         return self
 
     def _entered(self) -> bool:
-        children = pathlib.Path(f"/proc/{self._first.pid}/task/{self._first.pid}/children")
+        children = pathlib.Path(
+            f"/proc/{self._namespaces.pid}/task/{self._namespaces.pid}/children"
+        )
         pids = children.read_text().split()
         if not pids:
             return False
-        self._pid = int(pids[0])
+        self.first = int(pids[0])
         with contextlib.suppress(OSError):
-            return pathlib.Path(f"/proc/{self._pid}/comm").read_text() == "tini\n"
+            return pathlib.Path(f"/proc/{self.first}/comm").read_text() == "tini\n"
         return False
 
     def inside(self) -> list[str]:
         # --pid: what runs there ends with the first process
-        return ["nsenter", f"--target={self._pid}", "--mount", "--pid"]
+        return ["nsenter", f"--target={self.first}", "--mount", "--pid"]
 
     @staticmethod
     def environ() -> dict:
@@ -253,7 +260,7 @@ class OwnEngine(Engine):
             super().stop()
             self.docker("image", "prune", "--force")
             self.stop_daemon()
-        self._first.stop(signal.SIGKILL)  # unshare ignores SIGTERM; --kill-child ends the rest
+        self._namespaces.stop(signal.SIGKILL)  # unshare ignores SIGTERM; --kill-child ends the rest
         # what was killed is there for a moment
         wait_until(self._remove_cgroups, "the engine's control groups can be removed", 20)
         self._lock.close()
@@ -270,6 +277,7 @@ class OwnEngine(Engine):
         return not left
 
 
-def engine(folder: pathlib.Path) -> Engine:
-    """Return the engine that ``./run compose`` has chosen."""
-    return OwnEngine(folder) if os.environ["BUS_ALT_ENGINE"] == "own" else Engine(folder)
+def engine(folder: pathlib.Path, first: int = 0) -> Engine:
+    """Return the engine that ``./run compose`` has chosen, as ``Engine`` takes it."""
+    kind = OwnEngine if os.environ["BUS_ALT_ENGINE"] == "own" else Engine
+    return kind(folder, first)

@@ -39,7 +39,6 @@ class Project:
     :param text: the compose file, or None for the one of the checkout
     :param conf: of the service of Odoo, or None where its settings are in its environment
     :param port: where its pages are, on 127.0.0.1
-    :param folder: its name, by default the project's; projects of one name share their volumes
     :param folder: the name of its folder, by default its own; projects with the same name have the
         same volumes
     """

@@ -21,6 +21,8 @@ from .checks import (
 )
 from .project import ContainerSender, Project
 
+pytestmark = pytest.mark.xdist_group("port 8069")
+
 CHECK = "odoo --addons-path=/mnt/extra-addons buscheck --load=base,rpc,web,bus_alt_connection"
 STOP = 10  # seconds
 
@@ -43,10 +45,12 @@ def test_login(project):
     assert not login(project, password="wrong")
 
 
+@pytest.mark.smoke
 def test_50_of_50_live(project):
     assert deliver(project) == 50
 
 
+@pytest.mark.smoke
 def test_buscheck(project, record_property):
     version = project.exec("pgbouncer", "pgbouncer", "--version").stdout.split()[1]
     record_property("pooler", f"PgBouncer {version}, containers")
@@ -115,16 +119,16 @@ def test_stop_ends_all_in_time(project):
     print(f"stopped within {took:.1f} s: {codes}")
     assert KILLED not in codes.values() and took <= STOP
     assert "database system is shut down" in project.log("postgres")
-    project.up()
-    assert "not properly shut down" not in project.log("postgres")
-    assert deliver(project) == 50
 
 
 def test_down_and_up_keep_the_data(project):
+    project.up()
+    assert "not properly shut down" not in project.log("postgres")
     project.shell("odoo", "env.company.name = 'kept'; env.cr.commit()")
     project.down()
     assert project.health() == {}
     project.up()
+    assert "not properly shut down" not in project.log("postgres")
     assert "kept" in project.shell("odoo", "print(env.company.name)")
     assert requests.get(f"{project.url}/web/login", timeout=60).ok
     assert deliver(project) == 50

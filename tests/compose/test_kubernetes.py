@@ -16,6 +16,9 @@ from .pod import KILLED, Pod
 from .project import Project, Site, with_database
 from .test_recipes import recipes
 
+# it publishes no port, and runs beside the others
+pytestmark = pytest.mark.xdist_group("pods")
+
 IMAGES = {"registry.example.com/odoo:19.0": ".", "registry.example.com/pgbouncer:1": "pgbouncer"}
 SECRET = {"odoo": SECRETS["ODOO_DB_PASSWORD"], "console": SECRETS["PGBOUNCER_ADMIN_PASSWORD"]}
 POSTGRES = "postgres.databases.svc"
@@ -63,7 +66,7 @@ def cluster(engine):
     whole = yaml.safe_load(files["docker-compose.yml"])
     whole["services"]["postgres"]["networks"] = {"default": {"aliases": [POSTGRES]}}
     files["docker-compose.yml"] = yaml.safe_dump(whole)
-    project = Project(engine, "recipe", SECRETS, files=files, folder="kubernetes")
+    project = Project(engine, "kubernetes", SECRETS, files=files)
     for tag, folder in IMAGES.items():
         engine.build(tag, project.folder / folder)
     with project.running("postgres", before=with_database, keep_volumes=True):

@@ -22,6 +22,8 @@ from .checks import (
 )
 from .project import Project, with_database
 
+pytestmark = pytest.mark.xdist_group("port 8069")
+
 STOP = 10  # seconds
 IMAGE = "odoo-with-bus_alt_connection"
 
@@ -98,6 +100,7 @@ def is_prefork(project: Project) -> bool:
     return "nginx" in project.services()
 
 
+@pytest.mark.smoke
 def test_all_well(project):
     """The recipe's own check, a login, 50 of 50 live, no root, read-only, no password shown."""
     assert set(project.health().values()) <= {"healthy", "running"}
@@ -114,6 +117,7 @@ def test_all_well(project):
     assert shown_secrets(project) == []
 
 
+@pytest.mark.smoke
 def test_it_asks_the_pooled_connection_where_it_leads(project):
     """``imdispatcher_db_host = auto``, in Docker's network."""
     environ = ("--env=IMDISPATCHER_DB_HOST=auto", "--env=IMDISPATCHER_DB_PORT=")
@@ -162,6 +166,7 @@ def test_the_memory_limits_fit(project):
     assert "virtual memory limit" not in log and "memory limit" not in log
 
 
+@pytest.mark.smoke
 def test_an_odoo_that_is_made_anew_is_found(project):
     """nginx asks for the name again: Odoo may have another address then."""
     if not is_prefork(project):
