@@ -116,7 +116,9 @@ def test_a_leader_that_is_silent_is_given_up(led, fed):
 def test_a_leader_that_talks_nonsense_is_lost(led, fed):
     led.end.send(b"nonsense")
     assert payloads(fed) == []
-    assert len(led.lost) == 1
+    (error,) = led.lost
+    assert str(error) == "process 4711 sent what cannot be read: not a frame: b'nonsense'"
+    assert error.silent_pid is None
 
 
 def test_a_closed_inbox_ends_the_connection(led, fed):
