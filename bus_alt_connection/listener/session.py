@@ -84,7 +84,9 @@ class RoutedConnect:
         candidates = self._router.find(parameters, wakeup, rotation, on_wait)
         # first each of them, then the next address of each
         address_rotation, i = divmod(rotation, len(candidates))
-        return ListenSession(candidates[i], timeout, wakeup, address_rotation, on_wait)
+        session = ListenSession(candidates[i], timeout, wakeup, address_rotation, on_wait)
+        session.address_index *= len(candidates)  # counted as the rotation is
+        return session
 
 
 class ListenSession(Session):

@@ -88,7 +88,7 @@ class Outbox:
     def counts_of_all(self) -> dict[int, Counts]:
         """Return what this process and those forked with it have counted, by pid."""
         self._publish()
-        return {os.getpid(): self.counts, **(self._shared.of_all() if self._shared else {})}
+        return {**(self._shared.of_all() if self._shared else {}), os.getpid(): self.counts}
 
     def _publish(self) -> None:
         """Let these processes know the counts."""

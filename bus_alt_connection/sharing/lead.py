@@ -50,13 +50,13 @@ class LeaderWakeup(Wakeup):
         super().__init__()
         self.listener = None  # set before the first wait
         self._own_server, self._clock = own_server, clock
-        self._timer = Timer.new()
-        self._timer.set(LEAD_TIMEOUT)
         self._renewed = clock()
         self._status_due, self._status_told = NEVER, 0.0
         self._last_told: tuple = (None, None)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._reader, selectors.EVENT_READ)
+        self._timer = Timer.new()  # last: unlike the others it is not closed with its object
+        self._timer.set(LEAD_TIMEOUT)
         self._followers = Followers(
             server_socket,
             self._selector,

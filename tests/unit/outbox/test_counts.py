@@ -3,6 +3,7 @@
 import os
 
 from bus_alt_connection.outbox.counts import Counts, SharedCounts
+from bus_alt_connection.outbox.outbox import Outbox
 
 
 def in_a_child(function) -> int:
@@ -49,3 +50,13 @@ def test_rows_of_processes_that_ended_are_used_again(monkeypatch):
         os.waitpid(pid, 0)
     shared.publish(Counts(7))
     assert shared.of_all() == {os.getpid(): Counts(7)}
+
+
+def test_the_counts_of_an_earlier_process_of_the_same_number_are_not_its_own():
+    outbox = Outbox({})
+    earlier = in_a_child(lambda: (outbox._shared.begin(), outbox._shared.publish(Counts())))
+    outbox._shared.publish(Counts(failures=99))  # as one with this process's number that has ended
+    os.kill(earlier, 9)
+    os.waitpid(earlier, 0)
+    outbox._shared.begin()
+    assert outbox.counts_of_all() == {os.getpid(): Counts()}

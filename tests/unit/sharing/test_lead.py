@@ -1,6 +1,8 @@
 """What a leader keeps of a follower, with sockets of the test's own and no server."""
 
 import contextlib
+import os
+import selectors
 import socket
 import types
 from collections import Counter
@@ -234,6 +236,19 @@ def test_a_leader_that_was_held_up_is_one_no_more(leading):
     with pytest.raises(Deposed):
         leading.lead.wait(0)
     assert leading.lead.stopped
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of its sockets
+def test_a_leader_that_gets_no_file_descriptor_keeps_none(monkeypatch):
+    def refused():
+        raise OSError(24, "Too many open files")
+
+    with contextlib.closing(open_socket()) as server:
+        before = os.listdir("/proc/self/fd")
+        with monkeypatch.context() as patch, pytest.raises(OSError):
+            patch.setattr(selectors, "DefaultSelector", refused)
+            LeaderWakeup(server, 1)
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_the_timer_expires_where_nobody_sets_it():
