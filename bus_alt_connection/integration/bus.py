@@ -7,7 +7,7 @@ import functools
 import logging
 import random
 import time
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import odoo
 
@@ -36,7 +36,6 @@ class MissedMessages:
         self._row = row
         self._searched_at: dict[str, float] = {}  # by database; monotonic seconds
         self._found: dict[str, set[int]] = {}  # by database: the messages of the last search
-        self._channels: list = []  # of those who are told
 
     def payloads_for_missed(self, age: float) -> list[list[str]]:
         """Return payloads, in batches, for those who missed something; the newest first.
@@ -51,13 +50,12 @@ class MissedMessages:
             for database in self._databases()
             for text in self._missed_in(database, age)
         )
-        self._channels = list(dict.fromkeys(c for c in channels if c in subscriptions))
-        return in_batches(self._channels)
+        return in_batches(list(dict.fromkeys(c for c in channels if c in subscriptions)))
 
-    def payloads_for_everybody(self) -> list[list[str]]:
-        """Return payloads, in batches, for all but those who were told just now."""
-        told, self._channels = self._channels, []
-        return in_batches(covering_channels(self._subscriptions(), told))
+    def payloads_for_everybody(self, told: Sequence = ()) -> list[list[str]]:
+        """Return payloads, in batches, for all but those who are told by these."""
+        channels = [channel for (payload,) in told for channel in as_subscribed(payload)]
+        return in_batches(covering_channels(self._subscriptions(), channels))
 
     def use_pool(self) -> None:
         """Wait for a connection of Odoo's pool and for the pooler, as a websocket does.

@@ -162,26 +162,27 @@ class Runtime:
             frame = frame.f_back
         return None
 
-    def connect(self, caller: FrameType, db_connect, database, *args, **kwargs):
+    def connect(self, caller: FrameType, db_connect, to: str, *args, **kwargs):
         """Return what each kind of function in the table needs.
 
         :param caller: the frame of the function that calls ``db_connect``
         :param db_connect: Odoo's own, or what another addon has put there before
+        :param to: a database; the name is that of Odoo's parameter
         """
         row = self._row_of(caller)
         # a registry means a database of that name, any other caller the system database
-        if database == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
-            database = self.settings.database
+        if to == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
+            to = self.settings.database
         if isinstance(row, ListenTarget):
             make_inbox = bus.make_inbox if row.subscriptions else cron.make_inbox
             return ListenConnection(make_inbox(row), self.subscribe)
         if isinstance(row, SendTarget):
             return OutboxConnection(self.outbox)
         if row is None and listens(caller.f_code):
-            connection = self._direct_for(caller, database)
+            connection = self._direct_for(caller, to)
             if connection is not None:
                 return connection
-        connection = db_connect(database, *args, **kwargs)
+        connection = db_connect(to, *args, **kwargs)
         if isinstance(row, LoadTarget) and not kwargs.get("readonly"):
             return RegistryConnection(connection, self.module_loading)
         return connection

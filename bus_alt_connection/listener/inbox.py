@@ -37,7 +37,8 @@ class Inbox(AnyInbox):
         as the bus does; it then has something to look for from the start
     :param fixed_fileno: whether its loop asks for ``fileno`` only once, as the bus does
     :param is_valid: tells of a payload whether Odoo's loop survives it
-    :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it serves
+    :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it
+        serves, but for what it is told by the batches that it may be given
     :param find_missed: returns payloads, in batches, for those who missed something in so many
         seconds; called in a thread of its own, since it waits for the database
     :param use_pool: waits for a connection of Odoo's pool, uses it and gives it back; called in
@@ -52,7 +53,7 @@ class Inbox(AnyInbox):
         catch_up_while_deaf: bool = False,
         fixed_fileno: bool = False,
         is_valid: Callable[[str], bool] = lambda payload: True,
-        catch_up_payloads: Callable[[], list[list[str]]] = lambda: [[ALL_DATABASES]],
+        catch_up_payloads: Callable[..., list[list[str]]] = lambda told=(): [[ALL_DATABASES]],
         find_missed: Callable[[float], list[list[str]]] | None = None,
         use_pool: Callable[[], object] | None = None,
         list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],

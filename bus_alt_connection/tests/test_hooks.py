@@ -1,7 +1,9 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
 """Needs bus_alt_connection loaded server-wide, with imdispatcher_db_* set."""
 
-from odoo.sql_db import db_connect
+import inspect
+
+import odoo
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
@@ -19,9 +21,16 @@ class TestHooks(common.TransactionCase):
         self.assertLessEqual(set(resolution.found), {row.name for row in TARGETS})
 
     def test_other_cursors_are_odoos_own(self):
-        with db_connect("postgres").cursor() as cr:
+        with odoo.sql_db.db_connect("postgres").cursor() as cr:
             self.assertNotIsInstance(cr._cnx, inbox.Inbox)
         self.assertNotIsInstance(self.env.cr._cnx, inbox.Inbox)
+
+    def test_db_connect_takes_what_odoo_s_own_takes(self):
+        original = inspect.unwrap(odoo.sql_db.db_connect)
+        self.assertIsNot(original, odoo.sql_db.db_connect)
+        (first, *_others) = inspect.signature(original).parameters
+        with odoo.sql_db.db_connect(**{first: self.env.cr.dbname}).cursor() as cr:
+            self.assertEqual(cr.dbname, self.env.cr.dbname)
 
     def test_the_dispatcher_waits_on_an_inbox(self):
         met = []

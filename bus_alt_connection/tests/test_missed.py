@@ -4,6 +4,7 @@
 import contextlib
 import json
 import time
+from concurrent.futures import Future
 
 from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
@@ -11,9 +12,11 @@ from odoo.tests import common, tagged
 from odoo.addons.bus_alt_connection.config.timing import (
     MISSED_MARGIN,
     MISSED_STATEMENT_TIMEOUT_MS,
+    MISSED_TIMEOUT,
 )
-from odoo.addons.bus_alt_connection.integration.bus import MissedMessages
+from odoo.addons.bus_alt_connection.integration.bus import MissedMessages, make_inbox
 from odoo.addons.bus_alt_connection.integration.resolve import resolve
+from odoo.addons.bus_alt_connection.listener.catch_up import CatchUp
 
 
 @tagged("post_install", "-at_install")
@@ -51,8 +54,9 @@ class TestMissed(common.TransactionCase):
         self.insert(self.channel("old"), 10.0 + MISSED_MARGIN + 60)
         self.insert(self.channel("recent"), 10.0 + MISSED_MARGIN - 60)
         self.insert(self.channel("nobody is subscribed"))
-        self.assertEqual(self.missed(), ["recent"])
-        everybody = self.told(self.messages.payloads_for_everybody())
+        found = self.messages.payloads_for_missed(10.0)
+        self.assertEqual(self.told(found), ["recent"])
+        everybody = self.told(self.messages.payloads_for_everybody(found))
         self.assertEqual(set(everybody), {"old", "other"}, "the others, but not once more")
         self.assertEqual(self.missed(), [])
         self.insert(self.channel("recent"))
@@ -80,6 +84,29 @@ class TestMissed(common.TransactionCase):
             self.assertEqual(self.missed(), [])
         self.assertLess(time.monotonic() - begin, MISSED_STATEMENT_TIMEOUT_MS / 1000 + 2)
         self.assertEqual(self.missed(), ["recent"], "the next search finds it")
+
+    def test_a_search_that_ends_late_leaves_none_out_of_the_next_round(self):
+        """Who is left out of a round was told by the search that this round has waited for."""
+        started, told = [], []
+
+        def start(_name, function):
+            started.append((Future(), function))
+            return started[-1][0]
+
+        catch_up = CatchUp(lambda first, last: first, start=start)
+        with contextlib.closing(make_inbox(resolve().found["bus"])) as inbox:
+            inbox.use_pool = None  # else each batch waits for it
+            inbox.deliver = lambda payloads: told.extend(self.told([payloads]))
+            for outage in (100.0, 200.0):
+                self.insert(self.channel("recent"))
+                catch_up.schedule(outage, [inbox])
+                catch_up.deliver_due(outage + MISSED_TIMEOUT + 0.1)
+                self.assertEqual(set(told), {"recent", "old", "other"}, outage)
+                future, find = started.pop()
+                future.set_result(find())
+                catch_up.deliver_due(outage + 10.0)
+                self.assertEqual(told[-1], "recent")
+                told.clear()
 
     def test_no_other_database_is_connected_to(self):
         self.subscriptions = {("template1", "recent"): {1}}

@@ -185,7 +185,7 @@ def listen():
             loop = Loop(
                 table,
                 catch_up_while_deaf=True,
-                catch_up_payloads=lambda: [[json.dumps(["everything"])]],
+                catch_up_payloads=lambda told: [[json.dumps(["everything"])]],
             )
             stack.callback(loop.inbox.close)
             listener = Listener(settings or settings_of(servers), loop.inbox, times)

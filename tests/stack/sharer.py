@@ -66,7 +66,7 @@ class Bus(Cron):
             channel,
             catch_up_while_deaf=True,
             fixed_fileno=True,
-            catch_up_payloads=lambda: [["everything"]],
+            catch_up_payloads=lambda told=(): [["everything"]],
         )
 
     def run(self):

@@ -23,7 +23,7 @@ def inboxes():
     made = []
 
     def inbox(everything, **options):
-        made.append(Inbox("imbus", True, catch_up_payloads=everything, **options))
+        made.append(Inbox("imbus", True, catch_up_payloads=lambda told: everything(), **options))
         return made[-1]
 
     yield inbox
@@ -124,6 +124,22 @@ def test_a_search_that_takes_long_holds_nothing_up(inboxes, catch_up, searches):
     assert delivered(catch_up, 104.0, inbox) == ["b"]
     catch_up.schedule(110.0, [inbox])
     assert len(searches.started) == 2
+
+
+def test_a_round_leaves_out_only_what_its_own_search_has_found(inboxes, catch_up, searches):
+    """One that ends late tells of the outage before."""
+    inbox = inboxes(lambda: [], find_missed=lambda age: [["missed"]])
+    asked = []
+    inbox.catch_up_payloads = lambda told: asked.append(told) or [["all"]]
+    for outage in (100.0, 200.0):
+        catch_up.schedule(outage, [inbox])
+        catch_up.deliver_due(outage + MISSED_TIMEOUT)
+        searches.end()
+        catch_up.deliver_due(outage + 10.0)
+    catch_up.schedule(300.0, [inbox])
+    searches.end()
+    catch_up.deliver_due(300.1)
+    assert asked == [[], [], [["missed"]]]
 
 
 def test_no_second_search_begins_while_one_runs(inboxes, catch_up, searches):

@@ -127,7 +127,7 @@ def world():
 @pytest.fixture
 def walk(world):
     """Run a listener of the bus in this world, until the time that is given."""
-    inbox = Inbox("imbus", catch_up_while_deaf=True, catch_up_payloads=lambda: [["everything"]])
+    inbox = Inbox("imbus", catch_up_while_deaf=True, catch_up_payloads=lambda told: [["everything"]])
     settings = Settings({}, "postgres", {}, {}, {})
     listener = Listener(
         settings, inbox, DEFAULT_TIMING, world.connect, world.send_probe, world, lambda: world.now
@@ -214,7 +214,7 @@ def test_what_was_missed_is_looked_for_once_a_probe_was_taken(world, walk):
 def test_while_it_is_deaf_the_bus_looks_again_and_again(world, walk):
     world.connect_error = psycopg2.OperationalError("refused")
     rounds: list = []
-    next(iter(walk.listener.inboxes)).catch_up_payloads = lambda: (
+    next(iter(walk.listener.inboxes)).catch_up_payloads = lambda told: (
         rounds.append(world.now) or [["all"]]
     )
     walk(200.0)
@@ -233,7 +233,7 @@ def test_what_arrives_reaches_the_inbox_of_its_channel(world, walk):
 
 
 def test_an_inbox_that_joins_late_is_told_to_look_at_once(world, walk):
-    other = Inbox("imbus", catch_up_payloads=lambda: [["everything"]])
+    other = Inbox("imbus", catch_up_payloads=lambda told: [["everything"]])
     other.needs_catch_up = True
     world.at(112.0, lambda: walk.listener.add(other))
     walk(113.5)

@@ -135,7 +135,7 @@ def follow(led):
     with contextlib.ExitStack() as stack:
 
         def follow(quiet: bool) -> Follower:
-            inbox = Inbox("imbus", True, True, catch_up_payloads=lambda: [["all"]])
+            inbox = Inbox("imbus", True, True, catch_up_payloads=lambda told=(): [["all"]])
             inbox.needs_catch_up = False
             follower = Follower(led.link, inbox, quiet, led.on_lost)
             follower.inbox = inbox
