@@ -86,6 +86,7 @@ class Follower(threading.Thread):
         self._link, self._inbox, self._on_lost = link, inbox, on_lost
         self._wakeup = Wakeup()
         self._catch_up = CatchUp(wake=self._wakeup.wake)
+        self._owes_round = False  # told to look while deaf, and the round before went on
         inbox.missed_since = inbox.missed_since or time.monotonic()
         self.status.mark_starting((inbox.channel,))
         self._take_status(link.status)
@@ -133,7 +134,7 @@ class Follower(threading.Thread):
                 self._take_status(frame)
             else:
                 # while deaf, the round that has begun is finished first
-                busy = self.status.state is State.DEAF and self._catch_up.busy
+                busy = self._owes_round = self.status.state is State.DEAF and self._catch_up.busy
                 self._catch_up.schedule(time.monotonic(), [self._inbox], only_missed=busy)
         now = time.monotonic()
         self.status.remind(now)
@@ -156,6 +157,9 @@ class Follower(threading.Thread):
         if state is State.LISTENING and self._inbox.channel not in told.channels:
             state = State.STARTING  # the leader's session does not listen there yet
         if state is State.LISTENING:
+            if self._owes_round:  # the leader may say so after it has told it to look
+                self._owes_round = False
+                self._catch_up.schedule(now, [self._inbox])
             status.mark_listening(now, where, told.round_trip)
         elif state is State.UNKNOWN:
             status.mark_unknown(now, where, told.reason)

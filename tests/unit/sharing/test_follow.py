@@ -134,8 +134,8 @@ def follow(led):
     """A function that starts the thread of a bus."""
     with contextlib.ExitStack() as stack:
 
-        def follow(quiet: bool) -> Follower:
-            inbox = Inbox("imbus", True, True, catch_up_payloads=lambda told=(): [["all"]])
+        def follow(quiet: bool, batches=(["all"],)) -> Follower:
+            inbox = Inbox("imbus", True, True, catch_up_payloads=lambda told=(): list(batches))
             inbox.needs_catch_up = False
             follower = Follower(led.link, inbox, quiet, led.on_lost)
             follower.inbox = inbox
@@ -155,6 +155,22 @@ def test_the_thread_of_a_bus_passes_on_what_was_heard(led, follow):
     led.tell(Look())
     assert select.select([follower.inbox], [], [], 5)[0]
     assert payloads(follower.inbox) == ["all"]
+
+
+@pytest.mark.parametrize("order", [("Look", "Status"), ("Status", "Look")])
+def test_what_was_told_while_deaf_is_told_again_once_it_listens(led, follow, order):
+    frames_by_name = {"Look": Look(), "Status": status("listening")}
+    follower = follow(quiet=True, batches=(["first"], ["second"]))
+    led.tell(status("deaf", reason="refused"))
+    led.tell(Look())
+    assert select.select([follower.inbox], [], [], 5)[0]
+    assert payloads(follower.inbox) == ["first"], "the round has begun"
+    for name in order:
+        led.tell(frames_by_name[name])
+    told: list = []
+    while select.select([follower.inbox], [], [], 1)[0]:
+        told += payloads(follower.inbox)
+    assert "first" in told and told[-1] == "second"
 
 
 def test_a_thread_that_meets_an_unexpected_error_looks_for_a_leader_again(led, follow, monkeypatch):
