@@ -199,7 +199,7 @@ class Listener(threading.Thread):
         """
         now = self._clock()
         self.status.remind(now)
-        missed = self.inboxes.missed()
+        missed = self.inboxes.missed(self._channels)
         answer = self._prober.take_answer(now, early=bool(self._session and missed))
         if answer and not answer.exception():
             # the pooled connection works, so Odoo's loops can use it

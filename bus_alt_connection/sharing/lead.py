@@ -116,8 +116,9 @@ class LeaderWakeup(Wakeup):
         now = self._clock()
         self._renew(now)
         self._tell_status(now)
-        listening = self.listener.status.state is State.LISTENING
-        due = self._followers.run_due(now, listening)
+        status = self.listener.status
+        heard = status.channels if status.state is State.LISTENING else ()
+        due = self._followers.run_due(now, heard)
         return min([self._renewed + LEAD_RENEWAL, self._status_due, *due])
 
     def _renew(self, now: float) -> None:

@@ -241,3 +241,27 @@ def test_an_inbox_that_joins_late_is_told_to_look_at_once(world, walk):
     assert [notify.payload for notify in other.notifies] == ["everything"]
     assert len(world.listens) == 1
     other.close()
+
+
+def test_one_that_joins_on_another_channel_looks_once_the_session_listens_there(world, walk):
+    """It joins after the channels were read, while the answer to a probe is there to be taken."""
+    cron = Inbox("cron_trigger", list_databases=lambda: ["all databases"])
+    cron.needs_catch_up = True
+    listener, looks = walk.listener, []
+    next(iter(listener.inboxes)).needs_catch_up = False
+    remind, look = listener.status.remind, cron.deliver
+
+    def join(now):
+        if world.listens and listener._prober._probe and cron not in listener.inboxes:
+            listener.add(cron)
+        remind(now)
+
+    def deliver(payloads):
+        looks.append(list(world.listens[-1]))
+        look(payloads)
+
+    listener.status.remind, cron.deliver = join, deliver
+    listener._catch_up._uniform = min  # without the pause before it
+    walk(103.0)
+    assert looks == [[PROBE_CHANNEL, "cron_trigger", "imbus"]]
+    cron.close()

@@ -94,6 +94,7 @@ class Leading:
         status = types.SimpleNamespace(
             state=State.LISTENING, reason="", where="", proven=990.0, round_trip=None, channels=()
         )
+        status.channels = ("imbus",)
         self.lead.listener = types.SimpleNamespace(
             status=status,
             failure_counts=dict.fromkeys(Failure, 0),
@@ -183,6 +184,16 @@ def test_what_was_missed_is_looked_for_once_notifications_arrive(leading):
     leading.lead.wait(0)
     assert read(client) == []
     leading.lead.listener.status.state = State.LISTENING
+    leading.lead.wait(0)
+    assert read(client) == ["Look"]
+
+
+def test_what_was_missed_is_looked_for_once_the_session_listens_on_that_channel(leading):
+    leading.lead.listener.status.channels = ("cron_trigger",)
+    client, _status, _timer = leading.follow(missed=True, wants_status=False)
+    leading.lead.wait(0)
+    assert read(client) == []
+    leading.lead.listener.status.channels = ("cron_trigger", "imbus")
     leading.lead.wait(0)
     assert read(client) == ["Look"]
 
