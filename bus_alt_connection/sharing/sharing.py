@@ -141,7 +141,7 @@ class Sharing:
             Feed(link, inbox, self._on_lost)
             return
         quiet = link.status.server == self._server
-        self._start(Follower(link, inbox, quiet, self._on_lost_in_thread))
+        self._start(Follower(link, inbox, quiet, self._on_lost_in_thread), inbox)
 
     def _listen(self, inbox: Inbox, lead: LeaderWakeup | None, lost: LeaderLost | None) -> None:
         listener = Listener(self._settings, inbox, wakeup=lead, on_end=self._on_deposed)
@@ -154,11 +154,14 @@ class Sharing:
             lead.listener = listener
         if lead and lost:
             _logger.info(LEADS, inbox.channel, lost)
-        self._start(listener)
+        self._start(listener, inbox)
 
-    def _start(self, thread: Listener | Follower) -> None:
+    def _start(self, thread: Listener | Follower, inbox: Inbox) -> None:
         thread.start()
-        self.listener = thread
+        known = self.listener
+        # where cron has to listen for itself, pages go on telling of the bus, which follows
+        if inbox.fixed_fileno or not known or known.leads or not known.is_alive():
+            self.listener = thread
 
     def _on_lost(self, inbox: Inbox, error: LeaderLost) -> None:
         inbox.needs_catch_up = True
