@@ -17,10 +17,10 @@ from bus_alt_connection.config.timing import (
 )
 from bus_alt_connection.listener.inboxes import Inboxes
 from bus_alt_connection.listener.status import Failure, State
-from bus_alt_connection.sharing import frames
+from bus_alt_connection.sharing import frames, lead
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
-from bus_alt_connection.sharing.lead import Deposed, LeaderWakeup
+from bus_alt_connection.sharing.lead import WITHOUT_DESCRIPTORS, Deposed, LeaderWakeup
 from bus_alt_connection.sharing.peer import Peer
 
 
@@ -260,6 +260,56 @@ def test_a_leader_that_gets_no_file_descriptor_keeps_none(monkeypatch):
             patch.setattr(selectors, "DefaultSelector", refused)
             LeaderWakeup(server, 1)
         assert os.listdir("/proc/self/fd") == before
+
+
+class Descriptors:
+    """The file descriptors of a process: there are some, or there are none."""
+
+    left = True
+
+    def open_socket(self):
+        if not self.left:
+            raise OSError(24, "Too many open files")
+        return open_socket()
+
+
+@pytest.fixture
+def descriptors(monkeypatch):
+    made = Descriptors()
+    monkeypatch.setattr(lead, "open_socket", made.open_socket)
+    return made
+
+
+def renew(leading, times: int):
+    for _time in range(times):
+        leading.now += LEAD_RENEWAL
+        leading.lead.wait(0)
+
+
+def test_a_deaf_leader_without_file_descriptors_gives_the_lead_up(leading, descriptors, caplog):
+    client, _status, _timer = leading.follow()
+    status = leading.lead.listener.status
+    descriptors.left = False
+    renew(leading, 10)  # it listens
+    status.state = State.DEAF
+    renew(leading, WITHOUT_DESCRIPTORS - 1)
+    descriptors.left = True
+    renew(leading, 1)
+    descriptors.left = False
+    renew(leading, WITHOUT_DESCRIPTORS - 1)
+    with pytest.raises(Deposed):
+        renew(leading, 1)
+    assert leading.lead.stopped and leading.lead.pause
+    (record,) = caplog.records
+    assert "Too many open files" in record.getMessage()
+    leading.lead.close()
+    assert read(client)[-1] == "end"
+
+
+def test_it_keeps_the_lead_where_no_process_follows(leading, descriptors):
+    leading.lead.listener.status.state = State.DEAF
+    descriptors.left = False
+    renew(leading, 10)
 
 
 def test_the_timer_expires_where_nobody_sets_it():

@@ -1,5 +1,7 @@
 """Which of a process's threads is asked what is known, with a link and without a server."""
 
+import types
+
 import pytest
 
 from bus_alt_connection.config.parameters import Settings
@@ -31,6 +33,10 @@ class FakeListener:
         return self.alive and not self.inboxes.append(inbox)
 
 
+def no_descriptor(*_args, **_kwargs):
+    raise OSError(24, "none left")
+
+
 @pytest.fixture
 def inboxes():
     made = {"imbus": Inbox("imbus", True, fixed_fileno=True), "cron_trigger": Inbox("cron_trigger")}
@@ -43,6 +49,7 @@ def inboxes():
 def process(monkeypatch):
     """A process, and what it finds when it looks for a leader: links, or an error."""
     monkeypatch.setattr(sharing, "Listener", FakeListener)
+    monkeypatch.setattr(sharing, "AFTER_UNEXPECTED_ERROR", 0.001)
     made = Sharing(Settings({}, "postgres", {}, {}, {}), "1", 1)
     made.found = []
 
@@ -68,3 +75,19 @@ def test_where_cron_listens_for_itself_what_is_known_of_the_bus_stays(process, i
     follower.join(5)
     assert isinstance(process.listener, FakeListener), "the bus listens for itself now"
     assert process.listener.inboxes == [inboxes["imbus"]]
+
+
+def test_one_that_gave_the_lead_up_lets_others_come_first(process, inboxes, monkeypatch, caplog):
+    """It gets no file descriptor: that is tried again, and logged once."""
+    lead, pauses, led = types.SimpleNamespace(pause=1.0, deposed="none left"), [], Led()
+    process.found = [lead]
+    process.subscribe(inboxes["cron_trigger"])
+    process.listener.alive = False
+    process.found = [OSError(24, "none left"), OSError(24, "none left"), led.link]
+    monkeypatch.setattr(sharing.time, "sleep", pauses.append)
+    monkeypatch.setattr(sharing, "Listener", no_descriptor)
+    process.listener.on_end(inboxes["cron_trigger"])
+    assert pauses == [1.0, 0.001, 0.001]
+    assert inboxes["cron_trigger"].feed
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    led.end.close()
