@@ -3,6 +3,7 @@
 import contextlib
 import select
 import socket
+import time
 
 import pytest
 
@@ -173,18 +174,33 @@ def test_what_was_told_while_deaf_is_told_again_once_it_listens(led, follow, ord
     assert "first" in told and told[-1] == "second"
 
 
-def test_a_thread_that_meets_an_unexpected_error_looks_for_a_leader_again(led, follow, monkeypatch):
-    follower = follow(quiet=True)
+class NoDescriptor:
+    """The module ``selectors`` where no file descriptor is left."""
 
-    def receive():
+    @staticmethod
+    def DefaultSelector():
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(led.link, "receive", receive)
-    led.tell(Heard(["a"]))
-    follower.join(5)
+
+@pytest.mark.parametrize("where", ["its selector", "what it reads"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_thread_that_meets_an_unexpected_error_looks_for_a_leader_again_after_a_while(
+    led, follow, monkeypatch, caplog, where, first
+):
+    monkeypatch.setattr(module, "AFTER_UNEXPECTED_ERROR", 0.1)
+    monkeypatch.setattr(module, "_logged_errors", set() if first else {OSError})
+    if where == "its selector":
+        monkeypatch.setattr(module, "selectors", NoDescriptor)
+    else:
+        monkeypatch.setattr(led.link, "receive", NoDescriptor.DefaultSelector)
+    began = time.monotonic()
+    follow(quiet=True).join(5)
+    assert time.monotonic() - began >= 0.1
     (lost,) = led.lost
     assert "Too many open files" in str(lost)
     assert led.link.socket.fileno() == -1, "its leader sees that it has gone"
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["imbus: unexpected error, trying again"] * first
 
 
 def test_a_channel_on_which_the_leader_does_not_listen_yet_is_not_listening(led, follow):
