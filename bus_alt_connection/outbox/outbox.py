@@ -53,9 +53,7 @@ class Outbox:
         self._make_sender = lambda pending: Sender(
             parameters, pending, connect, connect_other, clock
         )
-        self._shared: SharedCounts | None = None
-        with contextlib.suppress(OSError):
-            self._shared = SharedCounts()
+        self._shared = SharedCounts()
         self._reset()
         os.register_at_fork(before=self._before_fork, after_in_child=self._reset)
         atexit.register(self.close, timing.STOP_TIMEOUT)
@@ -68,8 +66,6 @@ class Outbox:
         self._starting = threading.Lock()  # guards the next two
         self._thread: threading.Thread | None = None
         self._wakeup: Wakeup | None = None  # of the thread
-        if self._shared:
-            self._shared.begin()
 
     def __repr__(self) -> str:
         return f"<Outbox: {self.unconfirmed} unconfirmed>"
@@ -88,12 +84,11 @@ class Outbox:
     def counts_of_all(self) -> dict[int, Counts]:
         """Return what this process and those forked with it have counted, by pid."""
         self._publish()
-        return {**(self._shared.of_all() if self._shared else {}), os.getpid(): self.counts}
+        return {**self._shared.of_all(), os.getpid(): self.counts}
 
     def _publish(self) -> None:
         """Let these processes know the counts."""
-        if self._shared:
-            self._shared.publish(self.counts)
+        self._shared.publish(self.counts)
 
     def put(self, query, params=None) -> None:
         """Take a statement, and send it now if the pooler answers in time; else a thread does."""
