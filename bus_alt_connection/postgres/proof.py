@@ -185,7 +185,7 @@ def _prove_one(target: Mapping[str, str], ask: Callable, route: Route) -> Proven
         # a pooler answers the start-up message itself, with a backend that does not exist; in
         # transaction mode a LISTEN would stay on a connection of others
         pooler = backend != direct.connection.get_backend_pid()
-        if pooler and is_transaction_pooling(direct, lambda seconds: Session(target, seconds)):
+        if pooler and is_transaction_pooling(direct):
             raise NotProven(POOLER.format(*ends))
         direct.run(f"LISTEN {PROBE_CHANNEL}")
         ask(lambda session: session.run(NOTIFY_SQL.format(PROBE_CHANNEL, payload)))

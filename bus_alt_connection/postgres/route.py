@@ -112,7 +112,7 @@ class Router:
     """
 
     def __init__(self, pooled: Mapping[str, str]):
-        self._pooled, self._pool_mode = pooled, PoolMode(pooled)
+        self._pooled, self._pool_mode = pooled, PoolMode()
         self._last: list[dict[str, str]] = []
         self._rotation = 0  # at which it was found
 
@@ -140,7 +140,7 @@ class Router:
                 route = read_route(session, self._pooled["dbname"])
                 self._last = list_attempts(parameters, self._pooled, route)
                 self._rotation = rotation
-                if self._pool_mode.is_transaction(session, wakeup, rotation):
+                if self._pool_mode.is_transaction(session):
                     self._last.pop()  # the pooler itself would not receive anything
         except psycopg2.Error as error:
             if not self._last:

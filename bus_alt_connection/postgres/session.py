@@ -81,6 +81,7 @@ class Session(contextlib.AbstractContextManager):
                 on_wait()
 
         resolved = resolve_hosts(parameters, self._timeout, rotation, while_looking_up)
+        self._parameters = resolved
         self.endpoint = endpoint(resolved)
         hosts = self.endpoint.rpartition(":")[0]
         self._socket_connected = False
@@ -124,6 +125,13 @@ class Session(contextlib.AbstractContextManager):
 
     def _socket(self) -> socket.socket:
         return socket.socket(fileno=os.dup(self.connection.fileno()))
+
+    def another(self, seconds: float) -> Session:
+        """Open a second session like this one, with the same address first.
+
+        :param seconds: of connecting and of each statement in it
+        """
+        return Session(self._parameters, seconds, self._wakeup, self.address_index)
 
     def _on_connect(self, on_wait: OnWait) -> None:
         """Learn what is at the other end."""
