@@ -126,13 +126,13 @@ class ListenSession(Session):
 
     skipped = 0
 
-    def _on_connect(self, on_wait: OnWait) -> None:
-        self.backend, standby, database = self.run(IDENTITY_SQL, on_wait)
+    def _on_connect(self) -> None:
+        self.backend, standby, database = self.run(IDENTITY_SQL)
         if standby:
             raise StandbyError(STANDBY.format(self.endpoint))
-        self.server = ServerIdentity(database, self.server_start_time(on_wait))
-        (self.tls,) = self.run_optional(TLS_VERSION_SQL, on_wait) or (None,)
-        self.run_optional(SESSION_SETTINGS_SQL, on_wait)
+        self.server = ServerIdentity(database, self.server_start_time())
+        (self.tls,) = self.run_optional(TLS_VERSION_SQL) or (None,)
+        self.run_optional(SESSION_SETTINGS_SQL)
 
     def listen(self, channels: Iterable[str]) -> None:
         """LISTEN on these channels."""

@@ -11,7 +11,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from ..config.timing import TCP_USER_TIMEOUT_MS
-from ..postgres.session import OnWait, Session
+from ..postgres.session import Session
 from ..postgres.wakeup import Wakeup
 
 CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError)
@@ -27,7 +27,7 @@ STATEMENT_CLASSES = ("0A", "21", "22", "23", "42", "P0")
 class NotifySession(Session):
     """A session on which statements are sent now, and the answer is taken later."""
 
-    def _on_connect(self, on_wait: OnWait) -> None:
+    def _on_connect(self) -> None:
         # on the socket, since old versions of libpq have no keyword; a Unix socket refuses it
         # (OSError), and some systems do not know it (AttributeError)
         with contextlib.suppress(OSError, AttributeError), self._socket() as own:

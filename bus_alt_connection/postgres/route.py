@@ -13,7 +13,7 @@ from typing import Mapping, NamedTuple
 from psycopg2.extensions import libpq_version
 
 from ..config.settings import AUTO
-from .session import OnWait, Session
+from .session import Session
 
 # the port that the server has itself, where the session came through a socket
 ROUTE_SQL = """
@@ -47,13 +47,13 @@ class Route(NamedTuple):
         return f"{self.database} at {self.address or self.pooler}:{self.port}"
 
 
-def read_route(session: Session, name: str, on_wait: OnWait = None) -> Route:
+def read_route(session: Session, name: str) -> Route:
     """Ask the server at the other end of a pooled session where that is.
 
     :param name: of the database, at the pooler
     :raises psycopg2.Error: where there is no answer
     """
-    row = session.run(ROUTE_SQL, on_wait)
+    row = session.run(ROUTE_SQL)
     pooler = session.endpoint.rpartition(":")[0].strip("[]")
     return Route(name, pooler, session.peer_is_loopback, *row)
 
