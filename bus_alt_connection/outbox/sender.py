@@ -20,13 +20,13 @@ import psycopg2
 
 from ..config import timing
 from ..postgres.backoff import Backoff
-from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.hosts import PrimaryUnavailable, resolve_hosts
 from ..postgres.log import PatientLogger
 from ..postgres.pool_mode import PoolMode
 from ..postgres.session import UNINTERRUPTED, one_line
 from ..postgres.wakeup import Wakeup
 from .pending import Pending
-from .session import NotifySession, look_up
+from .session import NotifySession
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.outbox"))
 
@@ -128,7 +128,7 @@ class Sender:
         if not self._commit_waits:
             limit = timing.ANSWER_TIMEOUT
             return self._connect(self._parameters, limit, self._wakeup, self._rotation)
-        self._addresses = self._addresses or look_up(self._parameters)
+        self._addresses = self._addresses or resolve_hosts(self._parameters, timeout=None)
         limit = timing.COMMIT_CONNECT_TIMEOUT
         return self._connect(self._addresses, limit, self._wakeup, self._rotation)
 

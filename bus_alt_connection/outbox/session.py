@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Mapping, Sequence
+from typing import Sequence
 
 import psycopg2
 from psycopg2 import extensions
@@ -82,24 +82,3 @@ class NotifySession(Session):
     def is_alive(self, error: Exception) -> bool:
         """Tell whether the session goes on after an error, which then is an answer."""
         return not isinstance(error, CONNECTION_ERRORS) and not self.connection.closed
-
-
-def look_up(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's parameters with an address for each name of a host, as libpq finds them.
-
-    It waits for the name server as libpq does. In this thread: another one would reserve 72 MB of
-    the memory that ``limit_memory_soft`` counts.
-
-    :raises OSError: where a name has no address
-    """
-    hosts, ports = (parameters.get(key, "").split(",") for key in ("host", "port"))
-    if "hostaddr" in parameters or not all(hosts) or any(host[0] in "/@" for host in hosts):
-        return dict(parameters)
-    rows = [
-        (host, str(answer[4][0]), ports[i % len(ports)])
-        for i, host in enumerate(hosts)
-        for answer in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    ]
-    host, hostaddr, port = (",".join(column) for column in zip(*dict.fromkeys(rows)))
-    found = {"host": host, "hostaddr": hostaddr, "port": port}
-    return {**parameters, **{key: text for key, text in found.items() if text.strip(",")}}
