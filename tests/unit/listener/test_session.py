@@ -2,8 +2,9 @@
 
 import types
 
+from bus_alt_connection.config.settings import AUTO
 from bus_alt_connection.listener import session as module
-from bus_alt_connection.listener.session import RoutedConnect
+from bus_alt_connection.listener.session import Router
 
 
 def test_after_the_pooler_s_second_address_the_server_is_next(monkeypatch):
@@ -15,10 +16,9 @@ def test_after_the_pooler_s_second_address_the_server_is_next(monkeypatch):
         return types.SimpleNamespace(address_index=int(parameters["host"] == "pooler"))
 
     monkeypatch.setattr(module, "ListenSession", open_session)
-    connect, rotation = RoutedConnect({}), 0
-    candidates = [{"host": "server"}, {"host": "pooler"}]
-    connect._router = types.SimpleNamespace(find=lambda *_arguments: candidates)
+    router, rotation = Router({}), 0
+    router._find = lambda *_arguments: [{"host": "server"}, {"host": "pooler"}]
     for _attempt in range(4):
-        session = connect({}, 0, None, rotation, None)
-        rotation += 1 + session.address_index  # as the listener does
+        session = router.open({"host": AUTO}, None, rotation, None)
+        rotation += 1 + session.skipped  # as the listener does
     assert opened == [("server", 0), ("pooler", 0), ("server", 2), ("pooler", 2)]
