@@ -232,6 +232,20 @@ def test_what_arrives_reaches_the_inbox_of_its_channel(world, walk):
     assert listener.notification_counts == {"imbus": 1, "another": 1}
 
 
+def test_one_more_channel_leaves_a_proven_session_proven(world, walk):
+    """LISTEN ran in it; a probe is sent all the same."""
+    other = Inbox("cron_trigger")
+    world.at(112.0, lambda: setattr(world, "probes_arrive", False))
+    world.at(113.0, lambda: walk.listener.add(other))
+    assert states(world, walk, 111.0, 114.0, 150.0) == [
+        State.LISTENING,
+        State.LISTENING,
+        State.DEAF,
+    ]
+    assert world.listens[1] == [PROBE_CHANNEL, "cron_trigger", "imbus"]
+    other.close()
+
+
 def test_an_inbox_that_joins_late_is_told_to_look_at_once(world, walk):
     other = Inbox("imbus", catch_up_payloads=lambda told: [["everything"]])
     other.needs_catch_up = True
