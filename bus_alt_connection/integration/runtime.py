@@ -36,7 +36,8 @@ from ..postgres.proof import DirectConnections
 from ..postgres.session import one_line
 from ..sharing.follow import Follower
 from ..sharing.sharing import Sharing
-from . import bus, cron
+from .bus import BusInbox
+from .cron import CronInbox
 from .loading import DirectPool, ModuleLoading, RegistryConnection, for_transaction
 from .odoo_functions import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 from .resolve import Resolution, code_of
@@ -174,8 +175,8 @@ class Runtime:
         if to == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
             to = self.settings.database
         if isinstance(row, ListenTarget):
-            make_inbox = bus.make_inbox if row.subscriptions else cron.make_inbox
-            return ListenConnection(make_inbox(row), self.subscribe)
+            inbox = BusInbox(row) if row.subscriptions else CronInbox(row.channel)
+            return ListenConnection(inbox, self.subscribe)
         if isinstance(row, SendTarget):
             return OutboxConnection(self.outbox)
         if row is None and listens(caller.f_code):

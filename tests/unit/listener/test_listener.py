@@ -19,6 +19,8 @@ from bus_alt_connection.postgres.hosts import PrimaryUnavailable
 from bus_alt_connection.postgres.session import ServerIdentity
 from bus_alt_connection.postgres.wakeup import Stopped
 
+from ...stack.inboxes import inbox_with
+
 SERVER = ServerIdentity("postgres", "2026-01-01")
 
 
@@ -127,7 +129,7 @@ def world():
 @pytest.fixture
 def walk(world):
     """Run a listener of the bus in this world, until the time that is given."""
-    inbox = Inbox("imbus", catch_up_while_deaf=True, catch_up_payloads=lambda told: [["everything"]])
+    inbox = inbox_with("imbus", True, catch_up_payloads=lambda told: [["everything"]])
     settings = Settings({}, "postgres", {}, {}, {})
     listener = Listener(
         settings, inbox, DEFAULT_TIMING, world.connect, world.send_probe, world, lambda: world.now
@@ -247,7 +249,7 @@ def test_one_more_channel_leaves_a_proven_session_proven(world, walk):
 
 
 def test_an_inbox_that_joins_late_is_told_to_look_at_once(world, walk):
-    other = Inbox("imbus", catch_up_payloads=lambda told: [["everything"]])
+    other = inbox_with("imbus", catch_up_payloads=lambda told: [["everything"]])
     other.needs_catch_up = True
     world.at(112.0, lambda: walk.listener.add(other))
     walk(113.5)
