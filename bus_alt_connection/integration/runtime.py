@@ -18,6 +18,7 @@ import functools
 import logging
 import os
 import re
+import sys
 import threading
 from types import CodeType, FrameType
 
@@ -163,13 +164,13 @@ class Runtime:
             frame = frame.f_back
         return None
 
-    def connect(self, caller: FrameType, db_connect, to: str, *args, **kwargs):
+    def connect(self, db_connect, to: str, *args, **kwargs):
         """Return what each kind of function in the table needs.
 
-        :param caller: the frame of the function that calls ``db_connect``
         :param db_connect: Odoo's own, or what another addon has put there before
         :param to: a database; the name is that of Odoo's parameter
         """
+        caller = sys._getframe(2)  # what is in the place of ``db_connect`` calls this
         row = self._row_of(caller)
         # a registry means a database of that name, any other caller the system database
         if to == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
