@@ -27,7 +27,7 @@ def read_environ(environ: Mapping[str, str]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     names: dict[str, str] = {}  # of the variables that count, by option
     ignored = []
-    # the last counts: ODOO_… comes after IMDISPATCHER_…, and a name with _FILE after the one without
+    # the last counts: ODOO_… is after IMDISPATCHER_…, and a name with _FILE after that without
     for name in sorted(environ):
         match = re.fullmatch(r"(ODOO_)?IMDISPATCHER_(\w+)", name)
         text = environ[name]

@@ -18,6 +18,7 @@ import functools
 import logging
 import os
 import re
+import sys
 import threading
 from types import CodeType, FrameType
 
@@ -36,7 +37,8 @@ from ..postgres.proof import DirectConnections
 from ..postgres.session import one_line
 from ..sharing.follow import Follower
 from ..sharing.sharing import Sharing
-from . import bus, cron
+from .bus import BusInbox
+from .cron import CronInbox
 from .loading import DirectPool, ModuleLoading, RegistryConnection, for_transaction
 from .odoo_functions import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 from .resolve import Resolution, code_of
@@ -162,20 +164,20 @@ class Runtime:
             frame = frame.f_back
         return None
 
-    def connect(self, caller: FrameType, db_connect, to: str, *args, **kwargs):
+    def connect(self, db_connect, to: str, *args, **kwargs):
         """Return what each kind of function in the table needs.
 
-        :param caller: the frame of the function that calls ``db_connect``
         :param db_connect: Odoo's own, or what another addon has put there before
         :param to: a database; the name is that of Odoo's parameter
         """
+        caller = sys._getframe(2)  # what is in the place of ``db_connect`` calls this
         row = self._row_of(caller)
         # a registry means a database of that name, any other caller the system database
         if to == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
             to = self.settings.database
         if isinstance(row, ListenTarget):
-            make_inbox = bus.make_inbox if row.subscriptions else cron.make_inbox
-            return ListenConnection(make_inbox(row), self.subscribe)
+            inbox = BusInbox(row) if row.subscriptions else CronInbox(row.channel)
+            return ListenConnection(inbox, self.subscribe)
         if isinstance(row, SendTarget):
             return OutboxConnection(self.outbox)
         if row is None and listens(caller.f_code):

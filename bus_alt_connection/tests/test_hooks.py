@@ -7,8 +7,10 @@ import odoo
 from odoo.tests import common, tagged
 
 from odoo.addons.bus.models.bus import ImDispatch
-from odoo.addons.bus_alt_connection.integration.odoo_functions import TARGETS
+from odoo.addons.bus_alt_connection.integration import patches, startup
+from odoo.addons.bus_alt_connection.integration.odoo_functions import TARGETS, ReplaceTarget
 from odoo.addons.bus_alt_connection.integration.resolve import resolve
+from odoo.addons.bus_alt_connection.integration.runtime import Runtime
 from odoo.addons.bus_alt_connection.listener import inbox
 from odoo.addons.bus_alt_connection.outbox import outbox
 
@@ -19,6 +21,21 @@ class TestHooks(common.TransactionCase):
         resolution = resolve()
         self.assertEqual(resolution.missing, [])
         self.assertLessEqual(set(resolution.found), {row.name for row in TARGETS})
+
+    def test_each_function_that_is_replaced_has_a_replacement(self):
+        runtime = Runtime(startup.load_settings(), resolve(), startup.version())
+        rows = {row.name for row in TARGETS if isinstance(row, ReplaceTarget)}
+        self.assertEqual(set(patches.list_replacements(runtime)), rows)
+
+    def test_what_replaces_a_method_in_a_module_is_no_staticmethod(self):
+        """That is not callable before Python 3.10."""
+        self.patch(odoo.sql_db, "db_connect", self.db_connect)
+        patches.replace(resolve().found["connections"], lambda original, to: original(to))
+        self.assertNotIsInstance(vars(odoo.sql_db)["db_connect"], staticmethod)
+        self.assertEqual(odoo.sql_db.db_connect("postgres"), "connected to postgres")
+
+    def db_connect(self, to):
+        return f"connected to {to}"
 
     def test_other_cursors_are_odoos_own(self):
         with odoo.sql_db.db_connect("postgres").cursor() as cr:

@@ -422,10 +422,10 @@ def test_stopping_does_not_wait_for_a_server_that_hangs(servers, listen):
 def test_an_error_of_ours_ends_nothing(servers, listen, caplog):
     site = listen(servers)
     site.wait_for("listening")
-    site.loop.inbox._is_valid = lambda payload: 1 / 0
+    site.loop.inbox.is_valid = lambda payload: 1 / 0
     servers.postgres.execute("NOTIFY imbus, '[]'")
     site.wait_for("deaf")
-    site.loop.inbox._is_valid = lambda payload: True
+    site.loop.inbox.is_valid = lambda payload: True
     site.wait_for("listening")
     site.delivers()
     assert caplog.text.count("unexpected error, trying again") == 1

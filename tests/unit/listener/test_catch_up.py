@@ -15,7 +15,8 @@ from bus_alt_connection.config.timing import (
 from bus_alt_connection.integration import bus_protocol
 from bus_alt_connection.integration.bus_protocol import is_valid_payload
 from bus_alt_connection.listener.catch_up import CatchUp
-from bus_alt_connection.listener.inbox import Inbox
+
+from ...stack.inboxes import inbox_with
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def inboxes():
     made = []
 
     def inbox(everything, **options):
-        made.append(Inbox("imbus", True, catch_up_payloads=lambda told: everything(), **options))
+        options["catch_up_payloads"] = lambda told: everything()
+        made.append(inbox_with("imbus", True, **options))
         return made[-1]
 
     yield inbox
@@ -128,7 +130,7 @@ def test_a_search_that_takes_long_holds_nothing_up(inboxes, catch_up, searches):
 
 def test_a_round_leaves_out_only_what_its_own_search_has_found(inboxes, catch_up, searches):
     """One that ends late tells of the outage before."""
-    inbox = inboxes(lambda: [], find_missed=lambda age: [["missed"]])
+    inbox = inboxes(list, find_missed=lambda age: [["missed"]])
     asked = []
     inbox.catch_up_payloads = lambda told: asked.append(told) or [["all"]]
     for outage in (100.0, 200.0):

@@ -5,11 +5,11 @@ import types
 import pytest
 
 from bus_alt_connection.config.parameters import Settings
-from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.sharing import sharing
 from bus_alt_connection.sharing.link import CannotFollow
 from bus_alt_connection.sharing.sharing import Sharing
 
+from ...stack.inboxes import inbox_with
 from .test_follow import Led, status
 
 
@@ -39,7 +39,10 @@ def no_descriptor(*_args, **_kwargs):
 
 @pytest.fixture
 def inboxes():
-    made = {"imbus": Inbox("imbus", True, fixed_fileno=True), "cron_trigger": Inbox("cron_trigger")}
+    made = {
+        "imbus": inbox_with("imbus", True, fixed_fileno=True),
+        "cron_trigger": inbox_with("cron_trigger"),
+    }
     yield made
     for one in made.values():
         one.close()
