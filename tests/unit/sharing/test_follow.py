@@ -4,6 +4,7 @@ import contextlib
 import select
 import socket
 import time
+import types
 
 import pytest
 
@@ -175,12 +176,8 @@ def test_what_was_told_while_deaf_is_told_again_once_it_listens(led, follow, ord
     assert "first" in told and told[-1] == "second"
 
 
-class NoDescriptor:
-    """The module ``selectors`` where no file descriptor is left."""
-
-    @staticmethod
-    def DefaultSelector():
-        raise OSError(24, "Too many open files")
+def no_descriptor():
+    raise OSError(24, "Too many open files")
 
 
 @pytest.mark.parametrize("where", ["its selector", "what it reads"])
@@ -191,9 +188,10 @@ def test_a_thread_that_meets_an_unexpected_error_looks_for_a_leader_again_after_
     monkeypatch.setattr(module, "AFTER_UNEXPECTED_ERROR", 0.1)
     monkeypatch.setattr(module, "_logged_errors", set() if first else {OSError})
     if where == "its selector":
-        monkeypatch.setattr(module, "selectors", NoDescriptor)
+        no_selectors = types.SimpleNamespace(DefaultSelector=no_descriptor)
+        monkeypatch.setattr(module, "selectors", no_selectors)
     else:
-        monkeypatch.setattr(led.link, "receive", NoDescriptor.DefaultSelector)
+        monkeypatch.setattr(led.link, "receive", no_descriptor)
     began = time.monotonic()
     follow(quiet=True).join(5)
     assert time.monotonic() - began >= 0.1
