@@ -144,7 +144,7 @@ def stopped(site: Site, crowd: Crowd, seconds: float) -> Table:
     ]
     table = Table(
         f"The process that leads is stopped (SIGSTOP) for {seconds:g} s",
-        f"{crowd.number} websockets, a message each {PAUSE:g} s. Seconds until it was at all of them.",
+        f"{crowd.number} websockets, a message each {PAUSE:g} s. Seconds until all had it.",
         ["messages", "lost", "twice", "the latest", "the last ten", "a job began"],
     )
     table.add(
