@@ -131,7 +131,9 @@ def stopped(site: Site, crowd: Crowd, seconds: float) -> Table:
             job = site.starts(60)
             time.sleep(max(0.0, begun + seconds - time.monotonic()))
         finally:
-            process.send_signal(signal.SIGCONT)
+            # Odoo's master kills a worker that is silent for limit_time_real, 120 s
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
         stream.wait()
     finally:
         stream.stop()
