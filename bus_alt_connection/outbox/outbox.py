@@ -59,9 +59,6 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._wakeup: Wakeup | None = None  # of the thread
 
-    def __repr__(self) -> str:
-        return f"<Outbox: {self.unconfirmed} unconfirmed>"
-
     @property
     def unconfirmed(self) -> int:
         """How many statements are not confirmed yet."""

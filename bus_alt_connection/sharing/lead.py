@@ -27,10 +27,6 @@ _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listen
 HELD_UP = "%s: this process was held up for %.0f s: another one listens for it now"
 
 
-class Deposed(Stopped):
-    """This process was held up for so long that its followers have given it up."""
-
-
 class LeaderWakeup(Wakeup):
     """A wakeup whose waits also serve the followers of the listener that waits.
 
@@ -66,7 +62,7 @@ class LeaderWakeup(Wakeup):
     def wait(self, seconds: float, other=None, events: int = selectors.EVENT_READ) -> bool:
         """Wait as ``Wakeup`` does, and serve the followers meanwhile.
 
-        :raises Deposed: where they have given this process up
+        :raises Stopped: also where it was held up for so long that they have given it up
         """
         end = self.clock() + min(max(0.0, seconds), MAX_WAIT)
         number = None if other is None else other.fileno()
@@ -110,7 +106,7 @@ class LeaderWakeup(Wakeup):
         if silence >= LEAD_TIMEOUT:
             self.stopped = True
             _logger.warning(HELD_UP, ", ".join(self.listener.status.channels), silence)
-            raise Deposed
+            raise Stopped
         if silence >= LEAD_RENEWAL:
             self.timer.set(LEAD_TIMEOUT)
             self._renewed = now

@@ -17,10 +17,11 @@ from bus_alt_connection.config.timing import (
 )
 from bus_alt_connection.listener.inboxes import Inboxes
 from bus_alt_connection.listener.status import Failure, State
+from bus_alt_connection.postgres.wakeup import Stopped
 from bus_alt_connection.sharing import frames
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
-from bus_alt_connection.sharing.lead import Deposed, LeaderWakeup
+from bus_alt_connection.sharing.lead import LeaderWakeup
 from bus_alt_connection.sharing.peer import Peer
 
 
@@ -233,7 +234,7 @@ def test_a_leader_that_was_held_up_is_one_no_more(leading):
     leading.now += LEAD_TIMEOUT - 0.1
     leading.lead.wait(0)
     leading.now += LEAD_TIMEOUT
-    with pytest.raises(Deposed):
+    with pytest.raises(Stopped):
         leading.lead.wait(0)
     assert leading.lead.stopped
 
