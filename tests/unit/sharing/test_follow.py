@@ -213,7 +213,8 @@ def test_where_no_file_descriptor_is_to_be_had_none_is_kept(led, monkeypatch, fi
 
     monkeypatch.setattr(sharing, "connect", lambda *_arguments: led.link)
     made = Sharing(Settings({}, "postgres", {}, {}, {}), "1", 1)
-    with contextlib.closing(Inbox("imbus", fixed_fileno=fixed_fileno)) as inbox:
+    with contextlib.closing(Inbox("imbus")) as inbox:
+        inbox.fixed_fileno = fixed_fileno
         monkeypatch.setattr(select, "epoll", refused)
         monkeypatch.setattr(module, "Wakeup", refused)
         with pytest.raises(OSError):
