@@ -20,7 +20,7 @@ import contextlib
 import os
 import threading
 import time
-from typing import Callable, Hashable, Iterator, Mapping
+from typing import Callable, Iterator, Mapping
 
 from ..config import timing
 from ..postgres.wakeup import Stopped, Wakeup
@@ -59,9 +59,6 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._wakeup: Wakeup | None = None  # of the thread
 
-    def __repr__(self) -> str:
-        return f"<Outbox: {self.unconfirmed} unconfirmed>"
-
     @property
     def unconfirmed(self) -> int:
         """How many statements are not confirmed yet."""
@@ -84,23 +81,24 @@ class Outbox:
 
     def put(self, query, params=None) -> None:
         """Take a statement, and send it now if the pooler answers in time; else a thread does."""
-        sent, key = False, self._pending.add(query, params)
+        self._pending.add(query, params)
+        sent = False
         try:
-            sent = self._send_now(key)
+            sent = self._send_now()
         finally:  # whatever ends this thread, another one sends it
             if not sent:
                 self._need_thread()
         self._publish()
 
-    def _send_now(self, key: Hashable) -> bool:
+    def _send_now(self) -> bool:
         """Send what waits, in the thread that commits; tell whether it needs no other thread."""
         if self._has_thread():
             return False
         with self._turn() as sender:
+            if not sender:
+                return False
             # another thread that commits may have sent this one as well
-            if sender and not self._pending.is_waiting(key) and not self._pending.in_flight:
-                return True
-            return bool(sender) and not sender.is_failing and sender.send_now()
+            return not self.unconfirmed or (not sender.is_failing and sender.send_now())
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[Sender | None]:

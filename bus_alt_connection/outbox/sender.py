@@ -23,6 +23,7 @@ from ..postgres.backoff import Backoff
 from ..postgres.hosts import PrimaryUnavailable, resolve_hosts
 from ..postgres.log import PatientLogger
 from ..postgres.pool_mode import PoolMode
+from ..postgres.proof import NOTIFY_SQL, PROBE_CHANNEL
 from ..postgres.session import UNINTERRUPTED, one_line
 from ..postgres.wakeup import Wakeup
 from .pending import Pending
@@ -35,7 +36,7 @@ MAX_STATEMENTS = 1000  # looked at for one round trip
 # attempts for a statement that the pooler refuses for a reason of its own; then another NOTIFY
 # tells whose fault it is: where that fails as well, it is the pooler's, and all is tried again
 MAX_REFUSALS = 5
-CONTROL_SQL = "SELECT pg_notify('bus_alt_connection', '')"
+CONTROL_SQL = NOTIFY_SQL.format(PROBE_CHANNEL, "")
 
 SEND_FAILED = "NOTIFY cannot be sent: %s. Commits go on; trying again until it is sent."
 

@@ -184,9 +184,6 @@ class Session(contextlib.AbstractContextManager):
     def __exit__(self, *exc_info):
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.endpoint}>"
-
     def wait_ready(self) -> None:
         """Wait for what is under way: connecting, or the answer to a statement.
 

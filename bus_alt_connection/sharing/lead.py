@@ -37,10 +37,6 @@ NO_DESCRIPTOR = "%s: this process gets no file descriptor: another one listens f
 WITHOUT_DESCRIPTORS = 3  # attempts in a row to get one, until the lead is given up
 
 
-class Deposed(Stopped):
-    """This process leads no more: its followers have given it up, or it has given the lead up."""
-
-
 class LeaderWakeup(Wakeup):
     """A wakeup whose waits also serve the followers of the listener that waits.
 
@@ -79,7 +75,7 @@ class LeaderWakeup(Wakeup):
     def wait(self, seconds: float, other=None, events: int = selectors.EVENT_READ) -> bool:
         """Wait as ``Wakeup`` does, and serve the followers meanwhile.
 
-        :raises Deposed: where this process leads no more
+        :raises Stopped: also where this process leads no more
         """
         end = self.clock() + min(max(0.0, seconds), MAX_WAIT)
         number = None if other is None else other.fileno()
@@ -124,7 +120,7 @@ class LeaderWakeup(Wakeup):
         if silence >= LEAD_TIMEOUT:
             self.stopped = True
             _logger.warning(HELD_UP, ", ".join(self.listener.status.channels), silence)
-            raise Deposed
+            raise Stopped
         if silence >= LEAD_RENEWAL:
             self.timer.set(LEAD_TIMEOUT)
             self._renewed = now
@@ -133,7 +129,7 @@ class LeaderWakeup(Wakeup):
     def _check_descriptors(self) -> None:
         """Give the lead up where only another process can get a session, for lack of descriptors.
 
-        :raises Deposed: where it is given up
+        :raises Stopped: where it is given up
         """
         status, before, self._without = self.listener.status, self._without, 0
         if status.state is not State.DEAF or not self.followers:
@@ -146,7 +142,7 @@ class LeaderWakeup(Wakeup):
                 self.stopped = True
                 self.deposed, self.pause = "this one got no file descriptor", AFTER_UNEXPECTED_ERROR
                 _logger.warning(NO_DESCRIPTOR, ", ".join(status.channels), error)
-                raise Deposed from None
+                raise Stopped from None
 
     def _tell_status(self, now: float) -> None:
         """Tell followers that want the status: each change at once, proofs and counts within
@@ -167,14 +163,14 @@ class LeaderWakeup(Wakeup):
     def _hand_over(self) -> None:
         """Let the bus of this server lead in place of cron, whose jobs hold this thread up.
 
-        :raises Deposed: where it follows
+        :raises Stopped: where it follows
         """
         local = [inbox for inbox in self.listener.inboxes if inbox.is_local]
         only_cron = local and not any(inbox.catch_up_while_deaf for inbox in local)
         listening = self.listener.status.state is State.LISTENING
         if only_cron and listening and self._followers.choose_successor():
             self.stopped, self.deposed = True, "this one handed over to the bus"
-            raise Deposed
+            raise Stopped
 
     def status_for(self, server: int | None) -> Status:
         """Return what a follower of a server is told; None: of this process's own."""

@@ -18,10 +18,11 @@ from bus_alt_connection.config.timing import (
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.inboxes import Inboxes
 from bus_alt_connection.listener.status import Failure, State
+from bus_alt_connection.postgres.wakeup import Stopped
 from bus_alt_connection.sharing import followers, frames, lead
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
-from bus_alt_connection.sharing.lead import WITHOUT_DESCRIPTORS, Deposed, LeaderWakeup
+from bus_alt_connection.sharing.lead import WITHOUT_DESCRIPTORS, LeaderWakeup
 from bus_alt_connection.sharing.peer import Peer
 
 
@@ -245,7 +246,7 @@ def test_a_leader_that_was_held_up_is_one_no_more(leading):
     leading.now += LEAD_TIMEOUT - 0.1
     leading.lead.wait(0)
     leading.now += LEAD_TIMEOUT
-    with pytest.raises(Deposed):
+    with pytest.raises(Stopped):
         leading.lead.wait(0)
     assert leading.lead.stopped
 
@@ -298,7 +299,7 @@ def test_a_deaf_leader_without_file_descriptors_gives_the_lead_up(leading, descr
     renew(leading, 1)
     descriptors.left = False
     renew(leading, WITHOUT_DESCRIPTORS - 1)
-    with pytest.raises(Deposed):
+    with pytest.raises(Stopped):
         renew(leading, 1)
     assert leading.lead.stopped and leading.lead.pause
     (record,) = caplog.records
@@ -337,7 +338,7 @@ def test_cron_hands_over_to_the_bus_of_its_server(leading, with_cron):
     leading.lead.wait(0)
     assert read(bus) == ["Status"]
     leading.lead.listener.status.state = State.LISTENING
-    with pytest.raises(Deposed):
+    with pytest.raises(Stopped):
         leading.lead.wait(0)
     assert leading.lead.stopped and not leading.lead.pause
     leading.lead.close()
