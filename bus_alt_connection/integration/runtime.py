@@ -16,7 +16,6 @@ import contextlib
 import dis
 import functools
 import logging
-import os
 import re
 import sys
 import threading
@@ -42,6 +41,7 @@ from .cron import CronInbox
 from .loading import DirectPool, ModuleLoading, RegistryConnection, for_transaction
 from .odoo_functions import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 from .resolve import Resolution, code_of
+from .startup import number_of_server
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
@@ -49,7 +49,6 @@ LISTENING_MODULES = {row.module for row in TARGETS if isinstance(row, ListenTarg
 NO_DIRECT_LISTEN = (
     "%s.%s listens on the pooled connection, where nothing may arrive: no direct connection: %s"
 )
-SERVER_VARIABLE = "BUS_ALT_CONNECTION_SERVER"
 # what a function that listens by itself has among its constants
 LISTEN_CONSTANT = re.compile(r"\s*listen\s+(\w+|\"\w+\"|{\w*}|%s)?\s*;?\s*", re.I)
 
@@ -84,18 +83,6 @@ def listens(code: CodeType) -> bool:
     """Tell whether a function that connects runs LISTEN itself."""
     texts = (text for text in code.co_consts if isinstance(text, str))
     return any(LISTEN_CONSTANT.fullmatch(text) for text in texts)
-
-
-def number_of_server() -> int:
-    """Return the same number in all processes of one Odoo server: that of its first one.
-
-    Workers are forked later; the gevent process is a program of its own, which may run alone.
-    """
-    own, parent = os.getpid(), os.getppid()
-    if odoo.evented:
-        return parent if os.environ.get(SERVER_VARIABLE) == str(parent) else own
-    os.environ[SERVER_VARIABLE] = str(own)  # for the gevent process
-    return own
 
 
 class OutboxConnection:
