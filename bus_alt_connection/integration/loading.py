@@ -96,11 +96,9 @@ class ModuleLoading:
             # fails now, and in time: psycopg2's own way has no limit in the gevent process
             proven = self._proven.prove(database)
             proven.check_update()
-            target = proven.parameters
-            public = {key: text for key, text in target.items() if not SECRET.search(key)}
-            key, pool = (threading.get_ident(), database), DirectPool(target)
+            key, pool = (threading.get_ident(), database), DirectPool(proven.parameters)
             try:
-                connection = odoo.sql_db.Connection(pool, database, public)
+                connection = pool.connection(database)
                 connection.cursor().close()  # connects, or fails now
                 self._direct[key] = connection
                 yield
@@ -144,6 +142,11 @@ class DirectPool(odoo.sql_db.ConnectionPool):
     def __init__(self, parameters: Mapping[str, str]):
         super().__init__(MAX_CONNECTIONS_PER_LOAD)
         self._parameters = parameters
+
+    def connection(self, database: str) -> odoo.sql_db.Connection:
+        """Return what gives cursors on connections of this pool."""
+        public = {key: text for key, text in self._parameters.items() if not SECRET.search(key)}
+        return odoo.sql_db.Connection(self, database, public)
 
     def borrow(self, _connection_info):
         return super().borrow(self._parameters)

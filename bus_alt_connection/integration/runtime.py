@@ -27,7 +27,6 @@ import odoo
 
 from ..config.parameters import DEFAULT_DATABASE, Settings
 from ..config.timing import STOP_TIMEOUT
-from ..config.values import SECRET
 from ..listener.bypass import Bypass
 from ..listener.inbox import Inbox, ListenConnection
 from ..listener.listener import Listener
@@ -185,9 +184,7 @@ class Runtime:
         if module in LISTENING_MODULES:
             return None
         try:
-            parameters = self.direct.prove(database).parameters
-            public = {key: text for key, text in parameters.items() if not SECRET.search(key)}
-            return odoo.sql_db.Connection(DirectPool(parameters), database, public)
+            return DirectPool(self.direct.prove(database).parameters).connection(database)
         except Exception as error:
             if (module, name) not in self._listen_pooled:
                 self._listen_pooled.add((module, name))
