@@ -107,7 +107,11 @@ class ModuleLoading:
                 pool.close_all()
 
     def load_modules(self, load_modules, registry, *args, **kwargs):
-        """Install, update and remove modules (``load_modules``) in a session."""
+        """Install, update and remove modules (``load_modules``) in a session, whatever gave the
+        registry its connection."""
+        pooled = getattr(registry, "_db", None)
+        if pooled is not None and not isinstance(pooled, RegistryConnection):
+            registry._db = RegistryConnection(pooled, self)
         # 14.0 hands over the registry's connection; up to 18.0 the third of args tells
         if not kwargs.get("update_module", args[2] if len(args) > 2 else False):
             return load_modules(registry, *args, **kwargs)

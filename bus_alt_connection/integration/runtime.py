@@ -198,14 +198,6 @@ class Runtime:
             query = for_transaction(cursor.dbname, query)
         return execute(cursor, query, *args, **kwargs)
 
-    def load_modules(self, load_modules, registry, *args, **kwargs):
-        """Install, update and remove modules in a session, whatever gave the registry its
-        connection."""
-        pooled = getattr(registry, "_db", None)
-        if pooled is not None and not isinstance(pooled, RegistryConnection):
-            registry._db = RegistryConnection(pooled, self.module_loading)
-        return self.module_loading.load_modules(load_modules, registry, *args, **kwargs)
-
     def reexec(self, reexec, *args, **kwargs):
         """Replace the process, which ``_reexec`` does at once, after what is left is sent."""
         self.outbox.close(STOP_TIMEOUT)
