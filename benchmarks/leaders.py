@@ -1,9 +1,10 @@
-"""``./run bench leaders``: the process that leads is killed, again and again."""
+"""``./run bench leaders``: the process that leads is killed, again and again; or stopped."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import statistics
 import threading
 import time
@@ -108,10 +109,62 @@ def measure(site: Site, crowd: Crowd, kills: int) -> Table:
     return table
 
 
+def others_listen(site: Site, pid: int) -> bool:
+    """Tell whether another process than this one has a direct connection."""
+    return any(name.split("-")[1] != str(pid) for _pid, name, _port in site.postgres.listeners())
+
+
+def stopped(site: Site, crowd: Crowd, seconds: float) -> Table:
+    """Stop a cron worker that leads (SIGSTOP) for so many seconds; the gevent process follows."""
+    while "gevent" in leader(site).cmdline():
+        kill(site)
+    wait_until(lambda: ready(site), "ready", 60)
+    process, stream = leader(site), Stream(site)
+    stream.start()
+    try:
+        stream.wait()
+        crowd.arrivals(stream.last, 1, 60)
+        process.send_signal(signal.SIGSTOP)
+        begun = time.monotonic()
+        try:
+            wait_until(lambda: others_listen(site, process.pid), "another one leads", 120)
+            job = site.starts(60)
+            time.sleep(max(0.0, begun + seconds - time.monotonic()))
+        finally:
+            # Odoo's master kills a worker that is silent for limit_time_real, 120 s
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGCONT)
+        stream.wait()
+    finally:
+        stream.stop()
+    arrivals = crowd.arrivals(PREFIX, len(stream.sent), 60)
+    counts = [len(arrivals.get(text, [])) for text in stream.sent]
+    late = [
+        max(arrivals[text]) - sent
+        for text, sent in stream.sent.items()
+        if sent > begun and text in arrivals
+    ]
+    table = Table(
+        f"The process that leads is stopped (SIGSTOP) for {seconds:g} s",
+        f"{crowd.number} websockets, a message each {PAUSE:g} s. Seconds until all had it.",
+        ["messages", "lost", "twice", "the latest", "the last ten", "a job began"],
+    )
+    table.add(
+        len(stream.sent),
+        sum(max(0, crowd.number - count) for count in counts),
+        sum(max(0, count - crowd.number) for count in counts),
+        f"{max(late):.1f} s",
+        f"{max(late[-10:]):.2f} s",
+        "yes" if job else "no",
+    )
+    return table
+
+
 def main(arguments: list[str]):
     parser = argparse.ArgumentParser(prog="./run bench leaders", description=__doc__)
     parser.add_argument("--websockets", type=int, default=200)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--stop", type=float, metavar="SECONDS", help="stop it so long, once")
     options = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
         whole = stack.enter_context(running_deployment())
@@ -119,4 +172,7 @@ def main(arguments: list[str]):
         site = stack.enter_context(running(whole, workers=2, options=own))
         wait_until(lambda: ready(site), "ready", 60)
         crowd = stack.enter_context(Crowd(site.odoo, CHANNEL, options.websockets))
-        measure(site, crowd, options.kills).show()
+        if options.stop:
+            stopped(site, crowd, options.stop).show()
+        else:
+            measure(site, crowd, options.kills).show()
