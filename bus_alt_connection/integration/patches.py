@@ -82,7 +82,7 @@ def list_replacements(runtime: Runtime) -> dict[str, Callable]:
     return {
         odoo_functions.CONNECTIONS: runtime.connect,
         odoo_functions.STATEMENTS: runtime.execute,
-        odoo_functions.MODULE_UPDATES: runtime.load_modules,
+        odoo_functions.MODULE_UPDATES: runtime.module_loading.load_modules,
         odoo_functions.REGISTRY_LOCKS: runtime.module_loading.new_registry,
         odoo_functions.REQUESTS: Middleware(pages, start_bus),
         odoo_functions.WEBSOCKETS: websockets_16.wake,

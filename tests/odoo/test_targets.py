@@ -10,7 +10,7 @@ from .conftest import running
 
 BUS = ('"ImDispatch.loop"', '"ImDispatch.loop_of_tomorrow"')
 TOOLS = ('"exec_pg_environ"', '"exec_pg_environ_of_tomorrow"')
-NOTIFY = ('"inner_function": "notify"', '"inner_function": "notify_of_tomorrow"')
+NOTIFY = ('inner_function="notify"', 'inner_function="notify_of_tomorrow"')
 LIST = ('"list_dbs"', '"list_dbs_of_tomorrow"')
 CRON = ('"ThreadedServer.cron_thread"', '"ThreadedServer.cron_thread_of_tomorrow"')
 
