@@ -107,10 +107,9 @@ class Listener(threading.Thread):
             self._wakeup.stop()
 
     def run(self):
-        with contextlib.suppress(Stopped):
+        with contextlib.closing(self._wakeup), contextlib.suppress(Stopped):
             while True:
                 self._wait_until(self._listen_until_failure())
-        self._wakeup.close()
         for inbox in self.inboxes.close():
             self._on_end(inbox)
 

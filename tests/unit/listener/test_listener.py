@@ -35,7 +35,7 @@ class World:
         self.events: list[tuple] = []  # (when, what to do), in order
         self.attempts: list[tuple] = []  # (when, rotation)
         self.listens: list[list] = []
-        self.stopped = self.woken = False
+        self.stopped = self.woken = self.closed = False
 
     def at(self, when: float, action) -> None:
         self.events.append((when, action))
@@ -68,7 +68,7 @@ class World:
         self.pass_time(seconds)
 
     def close(self):
-        pass
+        self.closed = True
 
     def connect(self, _parameters, _wakeup, rotation, _on_wait):
         self.attempts.append((self.now, rotation))
@@ -281,3 +281,15 @@ def test_one_that_joins_on_another_channel_looks_once_the_session_listens_there(
     walk(103.0)
     assert looks == [[PROBE_CHANNEL, "cron_trigger", "imbus"]]
     cron.close()
+
+
+def test_whatever_ends_it_its_followers_learn_of_it(world, walk):
+    """In the gevent process, a signal's KeyboardInterrupt ends the greenlet that runs just now."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    world.at(112.0, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        walk(113.0)
+    assert world.closed
