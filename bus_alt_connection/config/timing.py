@@ -69,7 +69,6 @@ LEAD_RENEWAL = 5.0
 LEAD_TIMEOUT = 20.0
 JOIN_TIMEOUT = 10.0
 STATUS_INTERVAL = 1.0  # between two packets that tell of proofs and counts alone
-HAND_OVER_TIME = 0.3  # for the process that is to lead, until the others look for a leader
 JOIN_INTERVAL = 0.01  # until the next attempt, where another process was faster
 
 # asking a database who missed something; so long the others wait for the answers of all databases

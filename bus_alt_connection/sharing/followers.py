@@ -11,9 +11,9 @@ import socket
 import time
 from typing import TYPE_CHECKING, Collection, Mapping
 
-from ..config.timing import HAND_OVER_TIME, JOIN_TIMEOUT
+from ..config.timing import JOIN_TIMEOUT
 from ..postgres.log import PatientLogger
-from .frames import MAX_FRAME, Hello, Lead, Missed, ProtocolError, decode, encode
+from .frames import MAX_FRAME, Hello, Missed, ProtocolError, decode, encode
 from .ipc import open_socket, peer_of, send_with_timer
 from .peer import Peer
 
@@ -24,8 +24,6 @@ _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listen
 
 BACKLOG = 1024
 MAX_SILENT = 32  # connections that have not said yet what they want
-
-_successors: set[int] = set()  # processes that were chosen: each once, so that it has an end
 
 NO_DESCRIPTOR = "no follower can connect now: %s"
 REFUSED = "refused a process that connected to share the listener (process %d): %s"
@@ -43,7 +41,6 @@ class Followers:
         self._peers: dict[socket.socket, Peer] = {}
         self._silent: dict[socket.socket, float] = {}  # until when they may be
         self._logged: set = set()
-        self._successor: Peer | None = None
         leader.selector.register(server_socket, selectors.EVENT_READ)
 
     def __len__(self) -> int:
@@ -86,22 +83,9 @@ class Followers:
             if peer.wants_status:
                 peer.send(encode(self._leader.status_for(peer.server)))
 
-    def choose_successor(self) -> bool:
-        """Choose the bus of this server, to lead after this process; return whether it follows."""
-        for client, peer in self._peers.items():
-            pid = peer_of(client)[0]
-            if peer.wants_status and peer.server is None and pid not in _successors:
-                _successors.add(pid)
-                self._successor = peer
-                return True
-        return False
-
     def close(self) -> None:
         """End all connections, and free the name: another process can lead."""
-        self._server_socket.close()
-        if self._successor and self._successor.send(encode(Lead())):
-            time.sleep(HAND_OVER_TIME)  # it takes the name before the others know
-        for one in [*self._silent, *self._peers]:
+        for one in [self._server_socket, *self._silent, *self._peers]:
             one.close()
 
     def _accept(self) -> None:

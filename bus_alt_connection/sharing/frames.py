@@ -9,7 +9,6 @@ Missed   follower it could not look at everything yet
 Status   leader   its state, its last proof and its counts; the answer to Hello, too
 Heard    leader   payloads that arrived on the channel
 Look     leader   something was missed: look at everything
-Lead     leader   the name is free: lead in its place
 ======== ======== ====================================================================
 """
 
@@ -74,11 +73,7 @@ class Look(NamedTuple):
     """Look at everything."""
 
 
-class Lead(NamedTuple):
-    """Lead."""
-
-
-Frame = Union[Hello, Missed, Status, Heard, Look, Lead]
+Frame = Union[Hello, Missed, Status, Heard, Look]
 
 _SECONDS = (int, float, type(None))
 _TYPES: dict = {
@@ -87,7 +82,6 @@ _TYPES: dict = {
     Status: (str, str, str, _SECONDS, _SECONDS, list, dict, dict, int, int),
     Heard: (list,),
     Look: (),
-    Lead: (),
 }
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in _TYPES}
 

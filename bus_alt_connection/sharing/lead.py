@@ -32,6 +32,8 @@ from .ipc import Timer, open_socket
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
 HELD_UP = "%s: this process was held up for %.0f s: another one listens for it now"
+
+
 NO_DESCRIPTOR = "%s: this process gets no file descriptor: another one listens for it now: %s"
 
 WITHOUT_DESCRIPTORS = 3  # attempts in a row to get one, until the lead is given up
@@ -158,19 +160,6 @@ class LeaderWakeup(Wakeup):
             return
         self._last_told, self._status_told, self._status_due = shown, now, NEVER
         self._followers.tell_status()
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Let the bus of this server lead in place of cron, whose jobs hold this thread up.
-
-        :raises Stopped: where it follows
-        """
-        local = [inbox for inbox in self.listener.inboxes if inbox.is_local]
-        only_cron = local and not any(inbox.catch_up_while_deaf for inbox in local)
-        listening = self.listener.status.state is State.LISTENING
-        if only_cron and listening and self._followers.choose_successor():
-            self.stopped, self.deposed = True, "this one handed over to the bus"
-            raise Stopped
 
     def status_for(self, server: int | None) -> Status:
         """Return what a follower of a server is told; None: of this process's own."""

@@ -12,7 +12,7 @@ from typing import Iterator
 
 from ..config.timing import JOIN_INTERVAL, JOIN_TIMEOUT, LEAD_TIMEOUT
 from . import frames
-from .frames import Frame, Hello, Lead, ProtocolError, Status
+from .frames import Frame, Hello, ProtocolError, Status
 from .ipc import Timer, open_socket, peer_of, receive_with_timer
 
 MAX_FRAMES = 1000  # taken at a time
@@ -26,12 +26,11 @@ class LeaderLost(Exception):
     """The leader does not tell anything any more; its text says why.
 
     :param silent_pid: the process that leads and is silent, where it has not ended
-    :param hands_over: it wants this process to lead
     """
 
-    def __init__(self, text: str, silent_pid: int | None = None, hands_over: bool = False):
+    def __init__(self, text: str, silent_pid: int | None = None):
         super().__init__(text)
-        self.silent_pid, self.hands_over = silent_pid, hands_over
+        self.silent_pid = silent_pid
 
 
 class Link:
@@ -65,8 +64,6 @@ class Link:
                 frame = None
             if frame is None:
                 raise LeaderLost(f"process {self.pid} has ended")
-            if isinstance(frame, Lead):
-                raise LeaderLost(f"process {self.pid} hands over to the bus", hands_over=True)
             yield frame
 
     def send(self, frame: Frame) -> None:

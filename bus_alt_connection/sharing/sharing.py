@@ -152,7 +152,7 @@ class Sharing:
         if self.listener:  # so that no counter goes back
             listener.failure_counts.update(self.listener.failure_counts)
             listener.notification_counts.update(self.listener.notification_counts)
-        if lost and not lost.hands_over:
+        if lost:
             listener.failure_counts[Failure.LOST] += 1
         if lead:
             lead.listener = listener

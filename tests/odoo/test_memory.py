@@ -23,7 +23,7 @@ MB = 1e6
 def memory(deployment, name: str, leads: bool = True, **options):
     """The memory of a cron worker that has run a job.
 
-    :param leads: the one that listened for the others, until the gevent process was there
+    :param leads: the one that listens for the others
     """
     with running(deployment, workers=2, **options) as site:
         found = wait_until(
@@ -33,8 +33,8 @@ def memory(deployment, name: str, leads: bool = True, **options):
             site.says("cron_trigger: listening at ")
             assert site.starts(10)
             wait_until(lambda: site.odoo.ready().json().get("followers") == 2, "the others follow")
-            led = re.findall(r" (\d+) INFO .*: cron_trigger: listening at ", site.odoo.log())
-            found = [pid for pid in found if (pid in led) is leads]
+            names = [name for _pid, name, _port in site.postgres.listeners()]
+            found = [pid for pid in found if (f"odoo-{pid}-listener" in names) is leads]
         process = psutil.Process(int(found[0]))
         info = process.memory_info()
         assert leads or process.num_threads() == 2, "as Odoo has them"

@@ -28,7 +28,6 @@ class Sharer:
 
     def __init__(self, settings, *channels: str, server: int = 0, wait: bool = True, user: int = 0):
         self.events: list[dict] = []
-        self.channels = channels
         command = [sys.executable, "-m", "tests.stack.sharer"]
         self.popen = start_helper(command, cwd=CHECKOUT)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -99,17 +98,13 @@ def sharers():
 
 @pytest.fixture
 def group(own_servers, sharers):
-    """A server's processes: one that leads, and those that follow it.
-
-    Where cron is the first, each is of a server of its own: it does not hand over.
-    """
+    """A server's processes: one that leads, and those that follow it."""
     servers, settings = own_servers, settings_of(own_servers)
 
     def group(*kinds: str) -> list[Sharer]:
-        made: list[Sharer] = []
+        made = []
         for kind in kinds:
-            server = len(made) + 1 if kinds[0] == "cron_trigger" else 1
-            made.append(sharers(settings, kind, server=server))
+            made.append(sharers(settings, kind, server=1))
             if len(made) == 1:
                 made[0].listens()
         return made
@@ -303,51 +298,6 @@ def test_a_leader_without_file_descriptors(group):
         one.gets("afterwards")
     wait_until(lambda: len(group.servers.postgres.listeners()) == 1, "one session")
     assert sum("gets no file descriptor" in line for line in leader.log) == 1
-
-
-def test_cron_hands_over_to_the_bus_of_its_server(own_servers, sharers):
-    settings, cron, bus = settings_of(own_servers), "cron_trigger", "imbus"
-    first = sharers(settings, cron, server=1)
-    first.listens()
-    others = [sharers(settings, kind, server=2) for kind in (cron, bus)]
-    sent: list[tuple] = []
-
-    def send(seconds: float):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for channel in (cron, bus):
-                sent.append((channel, str(len(sent)), time.monotonic()))
-                notify(own_servers, *sent[-1][:2])
-            time.sleep(0.02)
-
-    send(1)
-    assert first.ask()["leads"], "the bus is one of another server"
-    sending = threading.Thread(target=send, args=[8])
-    sending.start()
-    successor = sharers(settings, bus, server=1)
-    came, mark = time.monotonic(), len(sent)
-    wait_until(lambda: successor.ask()["leads"], "the bus of its server leads", 5)
-    print(f"it leads after {time.monotonic() - came:.3f} s")
-    others.append(sharers(settings, bus, server=1))
-    sending.join()
-    assert successor.ask()["leads"] and successor.ask()["failures"]["lost"] == 0
-    everyone = [first, successor, *others[:2]]
-    for channel, payload, when in sent:
-        for one in everyone:
-            too_early = one is successor and int(payload) < mark
-            if too_early or one.channels != (channel,):
-                continue
-
-            def told(event, payload=payload, when=when):
-                payloads = event.get("payloads", [])
-                looked = "everything" in payloads and event["time"] > when
-                return looked or payload in payloads
-
-            one.wait_for(told)
-    lines = [line for one in (*everyone, others[2]) for line in one.log if "listens for" in line]
-    assert len(lines) == 1 and f"process {first.popen.pid} hands over to the bus" in lines[0]
-    assert not any("deaf" in line for one in everyone for line in one.log)
-    assert len(own_servers.postgres.listeners()) == 1
 
 
 def test_strangers(group):

@@ -13,7 +13,7 @@ from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.sharing import follow as module
 from bus_alt_connection.sharing import frames, sharing
 from bus_alt_connection.sharing.follow import Feed, Follower
-from bus_alt_connection.sharing.frames import Heard, Lead, Look, Missed, Status
+from bus_alt_connection.sharing.frames import Heard, Look, Missed, Status
 from bus_alt_connection.sharing.ipc import Timer
 from bus_alt_connection.sharing.link import LeaderLost, Link
 from bus_alt_connection.sharing.sharing import Sharing
@@ -114,14 +114,6 @@ def test_a_leader_that_is_silent_is_given_up(led, fed):
     assert payloads(fed) == []
     (error,) = led.lost
     assert error.silent_pid == PID and "is silent for 20 s" in str(error)
-
-
-def test_one_that_is_to_lead_looks_for_no_leader_s_fault(led, fed):
-    led.tell(Heard(["a"]))
-    led.tell(Lead())
-    assert payloads(fed) == ["a"]
-    (error,) = led.lost
-    assert error.hands_over and str(error) == "process 4711 hands over to the bus"
 
 
 def test_a_leader_that_talks_nonsense_is_lost(led, fed):

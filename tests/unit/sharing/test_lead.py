@@ -15,11 +15,10 @@ from bus_alt_connection.config.timing import (
     LEAD_TIMEOUT,
     STATUS_INTERVAL,
 )
-from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.inboxes import Inboxes
 from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.postgres.wakeup import Stopped
-from bus_alt_connection.sharing import followers, frames, lead
+from bus_alt_connection.sharing import frames, lead
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
 from bus_alt_connection.sharing.lead import WITHOUT_DESCRIPTORS, LeaderWakeup
@@ -114,9 +113,9 @@ class Leading:
         made.connect(self.name)
         return made
 
-    def follow(self, missed=False, wants_status=True, server=1):
+    def follow(self, missed=False, wants_status=True):
         client = self.connect()
-        client.send(frames.encode(Hello("imbus", server, missed, True, wants_status)))
+        client.send(frames.encode(Hello("imbus", 1, missed, True, wants_status)))
         self.lead.wait(0)
         data, timer = receive_with_timer(client)
         self.clients.callback(timer.close)
@@ -312,50 +311,6 @@ def test_it_keeps_the_lead_where_no_process_follows(leading, descriptors):
     leading.lead.listener.status.state = State.DEAF
     descriptors.left = False
     renew(leading, 10)
-
-
-@pytest.fixture
-def with_cron(leading, monkeypatch):
-    """A function that gives the leader an inbox of its own process."""
-    monkeypatch.setattr(followers, "_successors", set())
-    monkeypatch.setattr(followers, "HAND_OVER_TIME", 0.0)
-    with contextlib.ExitStack() as stack:
-
-        def add(channel="cron_trigger", while_deaf=False):
-            inbox = stack.enter_context(contextlib.closing(Inbox(channel, while_deaf)))
-            leading.inboxes.add(inbox)
-
-        add()
-        yield add
-
-
-def test_cron_hands_over_to_the_bus_of_its_server(leading, with_cron):
-    cron, _status, _timer = leading.follow(wants_status=False)
-    stranger, _status, _timer = leading.follow(server=2)
-    leading.lead.wait(0)
-    leading.lead.listener.status.state = State.DEAF
-    bus, _status, _timer = leading.follow()
-    leading.lead.wait(0)
-    assert read(bus) == ["Status"]
-    leading.lead.listener.status.state = State.LISTENING
-    with pytest.raises(Stopped):
-        leading.lead.wait(0)
-    assert leading.lead.stopped and not leading.lead.pause
-    leading.lead.close()
-    assert read(bus) == ["Status", "Lead", "end"]
-    assert read(cron) == ["end"] and "Lead" not in read(stranger)
-
-
-def test_it_hands_over_to_each_process_once(leading, with_cron):
-    followers._successors.add(os.getpid())
-    leading.follow()
-    leading.lead.wait(0)
-
-
-def test_a_bus_keeps_the_lead(leading, with_cron):
-    with_cron("imbus", while_deaf=True)
-    leading.follow()
-    leading.lead.wait(0)
 
 
 def test_the_timer_expires_where_nobody_sets_it():
