@@ -6,13 +6,14 @@ import socket
 
 import pytest
 
-from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.sharing import frames
 from bus_alt_connection.sharing.follow import Feed, Follower
 from bus_alt_connection.sharing.frames import Heard, Look, Missed, Status
 from bus_alt_connection.sharing.ipc import Timer
 from bus_alt_connection.sharing.link import LeaderLost, Link
+
+from ...stack.inboxes import inbox_with
 
 PID = 4711
 
@@ -51,7 +52,7 @@ def led():
 
 @pytest.fixture
 def fed(led):
-    inbox = Inbox("cron_trigger", list_databases=lambda: ["a", "b"])
+    inbox = inbox_with("cron_trigger", list_databases=lambda: ["a", "b"])
     Feed(led.link, inbox, led.on_lost)
     yield inbox
     inbox.close()
@@ -84,7 +85,7 @@ def test_one_that_cannot_look_says_so(led):
     def fails():
         raise OSError("PostgreSQL is down")
 
-    inbox = Inbox("cron_trigger", list_databases=fails)
+    inbox = inbox_with("cron_trigger", list_databases=fails)
     Feed(led.link, inbox, led.on_lost)
     led.tell(Look())
     assert payloads(inbox) == []
@@ -130,7 +131,7 @@ def follow(led):
     with contextlib.ExitStack() as stack:
 
         def follow(quiet: bool) -> Follower:
-            inbox = Inbox("imbus", True, True, catch_up_payloads=lambda: [["all"]])
+            inbox = inbox_with("imbus", True, catch_up_payloads=lambda told=(): [["all"]])
             inbox.needs_catch_up = False
             follower = Follower(led.link, inbox, quiet, led.on_lost)
             follower.inbox = inbox
