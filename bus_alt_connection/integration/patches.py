@@ -73,7 +73,7 @@ def replace(row: odoo_functions.Target, replacement: Callable) -> None:
 def list_replacements(runtime: Runtime) -> dict[str, Callable]:
     """Return what each function is replaced by: it is given the original, then its arguments."""
     settings = runtime.settings
-    tools = database_manager.Tools(settings, runtime.direct, runtime.list_databases)
+    tools = database_manager.Tools(settings, runtime.list_databases)
     databases = database_manager.DatabaseList(settings)
     pages = {ready.PATH: functools.partial(ready.respond, runtime)}
     if settings.metrics_enabled:
@@ -95,7 +95,5 @@ def list_replacements(runtime: Runtime) -> dict[str, Callable]:
         odoo_functions.OTHER_TOOLS: tools.environ,
         odoo_functions.BACKUP: tools.dump,
         odoo_functions.RESTORE: tools.restore,
-        odoo_functions.QUEUE_JOB: functools.partial(
-            queue_job.connection_info, settings, runtime.direct
-        ),
+        odoo_functions.QUEUE_JOB: functools.partial(queue_job.connection_info, settings),
     }

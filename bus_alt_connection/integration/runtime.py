@@ -31,7 +31,7 @@ from ..listener.bypass import Bypass
 from ..listener.inbox import Inbox, ListenConnection
 from ..listener.listener import Listener
 from ..outbox.outbox import Outbox
-from ..postgres.proof import DirectConnections
+from ..postgres.proof import prove
 from ..postgres.session import one_line
 from ..sharing.follow import Follower
 from ..sharing.sharing import Sharing
@@ -113,8 +113,7 @@ class Runtime:
         self._listen_pooled: set = set()  # functions of other addons
         self._sharing = Sharing(settings, version, number_of_server())
         self.outbox = Outbox(settings.pooled)
-        self.direct = DirectConnections(settings.direct, settings.pooled)
-        self.module_loading = ModuleLoading(self.direct)
+        self.module_loading = ModuleLoading(settings)
         self._targets_by_code = {
             code_of(row): row for row in self.targets.values() if not isinstance(row, ReplaceTarget)
         }
@@ -184,7 +183,8 @@ class Runtime:
         if module in LISTENING_MODULES:
             return None
         try:
-            return DirectPool(self.direct.prove(database).parameters).connection(database)
+            direct = prove(self.settings.direct, self.settings.pooled, database)
+            return DirectPool(direct.parameters).connection(database)
         except Exception as error:
             if (module, name) not in self._listen_pooled:
                 self._listen_pooled.add((module, name))
