@@ -152,6 +152,8 @@ class Sender:
         """Take note of a failure, and return when to try again."""
         self._rotation += 1  # of two poolers the other one may answer
         self._addresses, self._alone = None, 0
+        if self._commit_waits and self._clock() - began >= timing.COMMIT_CONNECT_TIMEOUT:
+            return began  # the commit's own limit: a thread waits longer, and fails or does not
         self.failures += 1
         if not self.is_failing:
             self.is_failing = True

@@ -23,6 +23,7 @@ class World:
         self.sent: list = []  # batches of statements
         self.errors: list = []  # of the next answers; None for a good one, or LATE
         self.connect_error = None
+        self.connect_takes = 0.0  # seconds
         self.connects: list[float] = []
         self.limits: list[float] = []
         self.transaction_pooling = True
@@ -46,6 +47,9 @@ class World:
         self.limits.append(_arguments[1])
         if self.connect_error:
             raise self.connect_error
+        self.now += min(self.connect_takes, _arguments[1])
+        if self.connect_takes > _arguments[1]:
+            raise psycopg2.OperationalError(f"no answer within {_arguments[1]:g} s")
         return Session(self)
 
 
@@ -202,6 +206,27 @@ def test_what_fails_is_sent_again_in_order(world, outbox, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert "NOTIFY cannot be sent: away" in lines[0] and lines[1] == "NOTIFY is sent again"
+
+
+def test_a_pooler_that_is_too_far_to_connect_within_a_commit_is_no_failure(world, outbox, caplog):
+    """A thread connects; where that fails, too, it is said."""
+    caplog.set_level("INFO")
+    world.connect_takes = COMMIT_CONNECT_TIMEOUT + 0.05
+    for _minute in range(4):
+        outbox.put("NOTIFY a")
+        assert outbox.unconfirmed == 1
+        outbox._run()
+        assert outbox.unconfirmed == 0
+        world.now += IDLE_TIMEOUT + 1
+    assert (caplog.text, outbox.counts.failures) == ("", 0)
+    outbox.put("NOTIFY a")
+    assert outbox.counts.failures == 0
+    world.connect_error, world.script = psycopg2.OperationalError("away"), [None] * 3
+    outbox._run()
+    assert outbox.counts.failures > 1
+    assert [one.getMessage().partition(":")[0] for one in caplog.records] == [
+        "NOTIFY cannot be sent"
+    ]
 
 
 def test_attempts_are_never_far_apart(world, outbox):
