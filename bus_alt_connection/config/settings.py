@@ -13,10 +13,11 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+import socket
 from typing import Mapping
 
 import psycopg2
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import encodings, parse_dsn
 
 from .environ import read_environ
 from .values import DB_PREFIX, PREFIX, SECRET, InvalidSetting, Secret, Value
@@ -62,6 +63,18 @@ HOST = re.compile(r"[/@].*|[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*(:[0-9a-f
 
 # libpq reads these only once it has connected
 NUMBERS = re.compile(r"connect_timeout|tcp_user_timeout|keepalives(_idle|_interval|_count)?")
+
+# libpq takes these, but in such a session there is no LISTEN, or only where there is no standby
+USELESS = {
+    "target_session_attrs": (
+        re.compile("standby|prefer-standby|read-only"),
+        "read-write, primary or any: a standby takes no LISTEN",
+    ),
+    "replication": (
+        re.compile("(?!(false|off|no|0)$).*", re.IGNORECASE),
+        "nothing: a session for replication is not for LISTEN",
+    ),
+}
 
 # libpq knows which keywords there are, but does not list them; these are for "did you mean"
 KEYWORDS = """
@@ -114,7 +127,8 @@ def _validated(value: Value) -> Value:
         value = value._replace(text=Secret(text))
     else:
         # libpq takes a blank beside a comma for a part of the name
-        parts = value.text.split(",") if keyword in ("host", "port") else [value.text]
+        listed = keyword in ("host", "hostaddr", "port")
+        parts = value.text.split(",") if listed else [value.text]
         value = value._replace(text=",".join(part.strip() for part in parts))
     text = value.text
     if re.search("[\0\ud800-\udfff]", text):
@@ -130,6 +144,14 @@ def _validated(value: Value) -> Value:
         raise value.invalid("True or False")
     if NUMBERS.fullmatch(keyword) and not re.fullmatch(r"[0-9]+", text):
         raise value.invalid("a whole number")
+    if keyword == "hostaddr" and not all(map(_is_address, text.split(","))):
+        raise value.invalid(f"IP addresses; a name is for {DB_PREFIX}host")
+    if keyword == "client_encoding" and not _is_encoding(text):
+        raise value.invalid("an encoding of PostgreSQL, such as UTF8")
+    if keyword in USELESS:
+        pattern, allowed = USELESS[keyword]
+        if pattern.fullmatch(text):
+            raise value.invalid(allowed)
     return value
 
 
@@ -143,6 +165,27 @@ def _validated_host(value: Value) -> Value:
         allowed = "host names, IP addresses or socket folders; the port is a setting itself"
         raise value.invalid(allowed)
     return value
+
+
+def _is_address(text: str) -> bool:
+    """Tell whether libpq takes it for an address; an empty one stands for the host's name."""
+    try:
+        # which interfaces there are (the part after %) may be another thing later
+        return not text or bool(
+            socket.getaddrinfo(text.partition("%")[0], None, flags=socket.AI_NUMERICHOST)
+        )
+    except (OSError, UnicodeError):
+        return False
+
+
+def _is_encoding(text: str) -> bool:
+    """Tell whether PostgreSQL and psycopg2 know an encoding, however it is written."""
+    known = {_plain(name) for name in encodings}
+    return text == "auto" or _plain(text) in known  # auto: as the locale says
+
+
+def _plain(encoding: str) -> str:
+    return re.sub("[^a-z0-9]", "", encoding.lower()).replace("windows", "win")
 
 
 def is_keyword(name: str) -> bool:
