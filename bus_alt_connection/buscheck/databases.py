@@ -29,9 +29,8 @@ def is_lent(settings: Settings, database: str) -> bool:
 
     :raises psycopg2.Error: where the pooled connection does not answer
     """
-    pooled = {**settings.pooled, "dbname": database}
-    with Session(pooled, CHECK_TIMEOUT) as session:
-        return is_transaction_pooling(session, lambda seconds: Session(pooled, seconds), SESSIONS)
+    with Session({**settings.pooled, "dbname": database}, CHECK_TIMEOUT) as session:
+        return is_transaction_pooling(session, limit=SESSIONS)
 
 
 def try_auto(settings: Settings) -> str:

@@ -34,7 +34,7 @@ from .catch_up import CatchUp
 from .inbox import Inbox
 from .inboxes import AnyInbox, Inboxes
 from .probe import PROBE_CHANNEL, Probe, Prober, send_probe
-from .session import ListenSession, ProbeTimeout, RoutedConnect, by_channel, classify
+from .session import ListenSession, ProbeTimeout, Router, by_channel, classify
 from .status import Failure, ListenerStatus, State
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
@@ -44,9 +44,9 @@ class Listener(threading.Thread):
     """One session for all inboxes; ends with the last one of this process.
 
     :param inbox: the first
-    :param connect: opens a session; takes what ``ListenSession`` takes
+    :param connect: opens a session; takes what ``Router.open`` takes
     :param send_probe: sends a probe on the pooled connection
-    :param wakeup: ends the waits of this thread; a ``Lead`` where it feeds other processes
+    :param wakeup: ends the waits of this thread; a ``LeaderWakeup`` where it feeds other processes
     :param clock: tells the time, monotonic seconds
     :param on_end: is given each inbox of this process that is left when the listener ends
     """
@@ -70,7 +70,7 @@ class Listener(threading.Thread):
         self.failure_counts = dict.fromkeys(Failure, 0)
         self.tls: str | None = None  # the protocol of the session
         self._settings, self._timing, self._clock = settings, timing, clock
-        self._connect, self._on_end = connect or RoutedConnect(settings.pooled), on_end
+        self._connect, self._on_end = connect or Router(settings.pooled).open, on_end
         self._wakeup = wakeup or Wakeup()
         self._backoff, self._catch_up = Backoff(timing), CatchUp(wake=self._wakeup.wake)
         self._prober = Prober(settings.pooled, timing, send_probe, self._wakeup.wake)
@@ -118,8 +118,7 @@ class Listener(threading.Thread):
         """Connect and listen, until that fails; return when the next attempt is due."""
         began = self._clock()
         self.status.mark_starting(self.inboxes.channels())
-        parameters, no_limit = self._settings.listener, 0
-        where = parameters, no_limit, self._wakeup, self._rotation, self._run_due
+        where = self._settings.listener, self._wakeup, self._rotation, self._run_due
         try:
             self._run_due()
             with self._connect(*where) as self._session:
@@ -140,7 +139,7 @@ class Listener(threading.Thread):
         self.failure_counts[failure] += 1
         if failure is not Failure.LOST:
             # the address after that one may be the primary
-            self._rotation += 1 + (session.address_index if session else 0)
+            self._rotation += 1 + (session.skipped if session else 0)
         self._prober.lost(now, bool(self._channels), bool(self.inboxes.while_deaf()))
         self._channels = ()
         self.inboxes.miss(self._proven_at)

@@ -5,14 +5,20 @@ from __future__ import annotations
 
 from typing import Iterable, Mapping
 
+import psycopg2
 from psycopg2.extensions import Notify
 
+from ..config.libpq import connect_timeout
+from ..config.settings import AUTO
+from ..config.timing import ROUTE_TIMEOUT
 from ..postgres.hosts import PrimaryUnavailable
-from ..postgres.route import Router
+from ..postgres.pool_mode import PoolMode
+from ..postgres.route import list_attempts, read_route
 from ..postgres.session import OnWait, ServerIdentity, Session, one_line
 from ..postgres.wakeup import Wakeup
 from .status import Failure
 
+NO_ROUTE = "where PostgreSQL is cannot be asked (imdispatcher_db_host = auto): {}"
 STANDBY = "{} is a standby, which cannot LISTEN: name the primary in imdispatcher_db_host, or all"
 POOLER = "{} is a pooler, not PostgreSQL (it lent backend {} to a session that began as backend {})"
 NOT_HEARD = "a NOTIFY on the pooled connection (Odoo's db_host and db_port) was not heard at {}"
@@ -62,44 +68,71 @@ class AnotherDatabaseError(ProbeTimeout):
     advice = "See [databases] of the pooler, and imdispatcher_db_name."
 
 
-class RoutedConnect:
+class Router:
     """Opens the sessions of a listener: with the host that is set or, for ``auto``, with the one to
     which the pooled connection leads.
 
-    :param pooled: libpq's parameters of the pooled connection
+    :param pooled: libpq's parameters of the pooled connection to the system database
     """
 
     def __init__(self, pooled: Mapping[str, str]):
-        self._router = Router(pooled)
+        self._pooled, self._pool_mode = pooled, PoolMode()
+        self._last: list[dict[str, str]] = []  # for the time when the pooler is away
+        self._rotation = 0  # at which it was found
 
-    def __call__(
-        self,
-        parameters: Mapping[str, str],
-        timeout: float,
-        wakeup: Wakeup,
-        rotation: int,
-        on_wait: OnWait,
+    def open(
+        self, parameters: Mapping[str, str], wakeup: Wakeup, rotation: int, on_wait: OnWait
     ) -> ListenSession:
         """Open a session; parameters and errors as ``ListenSession``."""
-        candidates = self._router.find(parameters, wakeup, rotation, on_wait)
+        candidates = [parameters]
+        if parameters.get("host") == AUTO:
+            candidates = self._find(parameters, wakeup, rotation, on_wait)
         # first each of them, then the next address of each
         address_rotation, i = divmod(rotation, len(candidates))
-        return ListenSession(candidates[i], timeout, wakeup, address_rotation, on_wait)
+        session = ListenSession(candidates[i], 0, wakeup, address_rotation, on_wait)
+        session.skipped = session.address_index * len(candidates)
+        return session
+
+    def _find(
+        self, parameters: Mapping[str, str], wakeup: Wakeup, rotation: int, on_wait: OnWait
+    ) -> list[dict[str, str]]:
+        """Return the parameters that may lead where the pooled connection leads, the best first.
+
+        :param rotation: which address of the pooler comes first
+        :raises PrimaryUnavailable: where the pooler does not answer, and never did
+        """
+        # a session that was lost may come back at once; after a failure the last answer may be old
+        hurry = self._last and rotation == self._rotation
+        timeout = ROUTE_TIMEOUT if hurry else connect_timeout(parameters)
+        try:
+            with Session(self._pooled, timeout, wakeup, rotation, on_wait) as session:
+                route = read_route(session, self._pooled["dbname"])
+                self._last = list_attempts(parameters, self._pooled, route)
+                self._rotation = rotation
+                if self._pool_mode.is_transaction(session):
+                    self._last.pop()  # the pooler itself would not receive anything
+        except psycopg2.Error as error:
+            if not self._last:
+                raise PrimaryUnavailable(NO_ROUTE.format(one_line(error))) from None
+        return self._last
 
 
 class ListenSession(Session):
     """A session with a primary.
 
+    :ivar skipped: so many attempts would have been with addresses before the one that was reached
     :raises StandbyError: else as ``Session``
     """
 
-    def _on_connect(self, on_wait: OnWait) -> None:
-        self.backend, standby, database = self.run(IDENTITY_SQL, on_wait)
+    skipped = 0
+
+    def _on_connect(self) -> None:
+        self.backend, standby, database = self.run(IDENTITY_SQL)
         if standby:
             raise StandbyError(STANDBY.format(self.endpoint))
-        self.server = ServerIdentity(database, self.server_start_time(on_wait))
-        (self.tls,) = self.run_optional(TLS_VERSION_SQL, on_wait) or (None,)
-        self.run_optional(SESSION_SETTINGS_SQL, on_wait)
+        self.server = ServerIdentity(database, self.server_start_time())
+        (self.tls,) = self.run_optional(TLS_VERSION_SQL) or (None,)
+        self.run_optional(SESSION_SETTINGS_SQL)
 
     def listen(self, channels: Iterable[str]) -> None:
         """LISTEN on these channels."""

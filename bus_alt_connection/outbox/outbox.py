@@ -20,10 +20,9 @@ import contextlib
 import os
 import threading
 import time
-from typing import Callable, Hashable, Iterator, Mapping
+from typing import Callable, Iterator, Mapping
 
 from ..config import timing
-from ..postgres.session import Session
 from ..postgres.wakeup import Stopped, Wakeup
 from .counts import Counts, SharedCounts
 from .pending import Pending
@@ -36,8 +35,6 @@ class Outbox:
 
     :param parameters: libpq's, of the pooled connection
     :param connect: opens a session to send in; takes what ``NotifySession`` takes
-    :param connect_other: opens a second one, to see the pooler's pool mode
-    :param wakeup: makes what ends the waits of the thread
     :param clock: tells the time, monotonic seconds
     """
 
@@ -45,17 +42,10 @@ class Outbox:
         self,
         parameters: Mapping[str, str],
         connect: Callable[..., NotifySession] = NotifySession,
-        connect_other: Callable[..., Session] = Session,
-        wakeup: Callable[[], Wakeup] = Wakeup,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._make_wakeup, self._clock = wakeup, clock
-        self._make_sender = lambda pending: Sender(
-            parameters, pending, connect, connect_other, clock
-        )
-        self._shared: SharedCounts | None = None
-        with contextlib.suppress(OSError):
-            self._shared = SharedCounts()
+        self._parameters, self._connect, self._clock = parameters, connect, clock
+        self._shared = SharedCounts()
         self._reset()
         os.register_at_fork(before=self._before_fork, after_in_child=self._reset)
         atexit.register(self.close, timing.STOP_TIMEOUT)
@@ -63,16 +53,11 @@ class Outbox:
     def _reset(self) -> None:
         # what the parent has stays the parent's: psycopg2 closes nothing in another process
         self._pending = Pending()
-        self._sender = self._make_sender(self._pending)
+        self._sender = Sender(self._parameters, self._pending, self._connect, self._clock)
         self._sending = threading.Lock()  # guards _sender
         self._starting = threading.Lock()  # guards the next two
         self._thread: threading.Thread | None = None
         self._wakeup: Wakeup | None = None  # of the thread
-        if self._shared:
-            self._shared.begin()
-
-    def __repr__(self) -> str:
-        return f"<Outbox: {self.unconfirmed} unconfirmed>"
 
     @property
     def unconfirmed(self) -> int:
@@ -88,32 +73,32 @@ class Outbox:
     def counts_of_all(self) -> dict[int, Counts]:
         """Return what this process and those forked with it have counted, by pid."""
         self._publish()
-        return {os.getpid(): self.counts, **(self._shared.of_all() if self._shared else {})}
+        return {**self._shared.of_all(), os.getpid(): self.counts}
 
     def _publish(self) -> None:
         """Let these processes know the counts."""
-        if self._shared:
-            self._shared.publish(self.counts)
+        self._shared.publish(self.counts)
 
     def put(self, query, params=None) -> None:
         """Take a statement, and send it now if the pooler answers in time; else a thread does."""
-        sent, key = False, self._pending.add(query, params)
+        self._pending.add(query, params)
+        sent = False
         try:
-            sent = self._send_now(key)
+            sent = self._send_now()
         finally:  # whatever ends this thread, another one sends it
             if not sent:
                 self._need_thread()
         self._publish()
 
-    def _send_now(self, key: Hashable) -> bool:
+    def _send_now(self) -> bool:
         """Send what waits, in the thread that commits; tell whether it needs no other thread."""
         if self._has_thread():
             return False
         with self._turn() as sender:
+            if not sender:
+                return False
             # another thread that commits may have sent this one as well
-            if sender and not self._pending.is_waiting(key) and not self._pending.in_flight:
-                return True
-            return bool(sender) and not sender.is_failing and sender.send_now()
+            return not self.unconfirmed or (not sender.is_failing and sender.send_now())
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[Sender | None]:
@@ -168,7 +153,7 @@ class Outbox:
             thread = threading.Thread(target=self._run, name=name, daemon=True)
             # no thread or file descriptor to be had: the next ``put`` tries again
             with contextlib.suppress(RuntimeError, OSError), contextlib.ExitStack() as on_error:
-                self._wakeup = self._make_wakeup()
+                self._wakeup = Wakeup()
                 on_error.callback(self._wakeup.close)
                 thread.start()
                 on_error.pop_all()

@@ -33,12 +33,8 @@ class Pending:
         """The keys of the statements that are sent and not confirmed."""
         return list(self._in_flight)
 
-    def is_waiting(self, key: Hashable) -> bool:
-        """Tell whether a statement is still to be sent."""
-        return key in self._waiting
-
-    def add(self, query, params) -> Hashable:
-        """Take a statement, and return its key."""
+    def add(self, query, params) -> None:
+        """Take a statement."""
         key = repr(query), repr(params)
         with self._lock:
             self._waiting.setdefault(key, (query, params))
@@ -49,7 +45,6 @@ class Pending:
                 is_first = self.dropped == self._dropped_before + 1
         if is_first:
             _logger.error("more than %d NOTIFY wait: the oldest are dropped", MAX_PENDING)
-        return key
 
     def send_some(self, send: Callable[[list], int], limit: int) -> bool:
         """Send the oldest, at most so many; return whether there was anything.

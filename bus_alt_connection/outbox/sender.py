@@ -20,13 +20,14 @@ import psycopg2
 
 from ..config import timing
 from ..postgres.backoff import Backoff
-from ..postgres.hosts import PrimaryUnavailable
+from ..postgres.hosts import PrimaryUnavailable, resolve_hosts
 from ..postgres.log import PatientLogger
 from ..postgres.pool_mode import PoolMode
-from ..postgres.session import UNINTERRUPTED, Session, one_line
+from ..postgres.proof import NOTIFY_SQL, PROBE_CHANNEL
+from ..postgres.session import UNINTERRUPTED, one_line
 from ..postgres.wakeup import Wakeup
 from .pending import Pending
-from .session import NotifySession, look_up
+from .session import NotifySession
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.outbox"))
 
@@ -35,7 +36,7 @@ MAX_STATEMENTS = 1000  # looked at for one round trip
 # attempts for a statement that the pooler refuses for a reason of its own; then another NOTIFY
 # tells whose fault it is: where that fails as well, it is the pooler's, and all is tried again
 MAX_REFUSALS = 5
-CONTROL_SQL = "SELECT pg_notify('bus_alt_connection', '')"
+CONTROL_SQL = NOTIFY_SQL.format(PROBE_CHANNEL, "")
 
 SEND_FAILED = "NOTIFY cannot be sent: %s. Commits go on; trying again until it is sent."
 
@@ -46,7 +47,6 @@ class Sender:
     :param parameters: libpq's, of the pooled connection
     :param pending: what there is to send
     :param connect: opens a session to send in; takes what ``NotifySession`` takes
-    :param connect_other: opens a second one, to see the pooler's pool mode
     :param clock: tells the time, monotonic seconds
     """
 
@@ -55,19 +55,18 @@ class Sender:
         parameters: Mapping[str, str],
         pending: Pending,
         connect: Callable[..., NotifySession],
-        connect_other: Callable[..., Session],
         clock: Callable[[], float],
     ):
         self.failures = 0  # attempts that failed
         self.refused = 0  # statements that were dropped: see _on_refusal
         self.is_failing = False
         self.session: NotifySession | None = None  # idle, or waiting for its answer
-        self._parameters, self._pending, self._clock = parameters, pending, clock
-        self._connect, self._connect_other = connect, connect_other
+        self._parameters, self._pending = parameters, pending
+        self._connect, self._clock = connect, clock
         self._used_at = 0.0
         self._addresses: Mapping[str, str] | None = None  # of the pooler
         self._rotation = 0  # which of them comes first
-        self._pool_mode = PoolMode(parameters, self._open_other, clock)
+        self._pool_mode = PoolMode(clock)
         self._commit_waits = False  # for this attempt
         self._wakeup: Wakeup = UNINTERRUPTED  # what may end its waits
         self._alone = 0  # so many statements are sent one by one
@@ -130,21 +129,18 @@ class Sender:
         if not self._commit_waits:
             limit = timing.ANSWER_TIMEOUT
             return self._connect(self._parameters, limit, self._wakeup, self._rotation)
-        self._addresses = self._addresses or look_up(self._parameters)
+        self._addresses = self._addresses or resolve_hosts(self._parameters, timeout=None)
         limit = timing.COMMIT_CONNECT_TIMEOUT
         return self._connect(self._addresses, limit, self._wakeup, self._rotation)
-
-    def _open_other(self, parameters, seconds: float, *args) -> Session:
-        # to a far pooler, connecting takes longer than an answer
-        limit = timing.COMMIT_CONNECT_TIMEOUT if self._commit_waits else timing.ANSWER_TIMEOUT
-        return self._connect_other(self._addresses or parameters, min(seconds, limit), *args)
 
     def _keep_or_close(self, session: NotifySession) -> None:
         """Keep the session for the next commit, where it then holds no server connection."""
         self._used_at = self._clock()
-        kept = False
+        kept, limit = False, timing.POOL_MODE_TIMEOUT
+        if self._commit_waits:
+            limit = timing.COMMIT_CONNECT_TIMEOUT  # to a far pooler an answer takes less
         with contextlib.suppress(psycopg2.Error, OSError):
-            kept = self._pool_mode.is_transaction(session, self._wakeup, self._rotation)
+            kept = self._pool_mode.is_transaction(session, limit)
         if not kept:
             self.close_session()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Mapping, Sequence
+from typing import Sequence
 
 import psycopg2
 from psycopg2 import extensions
 
 from ..config.timing import TCP_USER_TIMEOUT_MS
-from ..postgres.session import OnWait, Session
+from ..postgres.session import Session
 from ..postgres.wakeup import Wakeup
 
 CONNECTION_ERRORS = (psycopg2.OperationalError, psycopg2.InterfaceError, OSError)
@@ -27,7 +27,7 @@ STATEMENT_CLASSES = ("0A", "21", "22", "23", "42", "P0")
 class NotifySession(Session):
     """A session on which statements are sent now, and the answer is taken later."""
 
-    def _on_connect(self, on_wait: OnWait) -> None:
+    def _on_connect(self) -> None:
         # on the socket, since old versions of libpq have no keyword; a Unix socket refuses it
         # (OSError), and some systems do not know it (AttributeError)
         with contextlib.suppress(OSError, AttributeError), self._socket() as own:
@@ -82,24 +82,3 @@ class NotifySession(Session):
     def is_alive(self, error: Exception) -> bool:
         """Tell whether the session goes on after an error, which then is an answer."""
         return not isinstance(error, CONNECTION_ERRORS) and not self.connection.closed
-
-
-def look_up(parameters: Mapping[str, str]) -> dict[str, str]:
-    """Return libpq's parameters with an address for each name of a host, as libpq finds them.
-
-    It waits for the name server as libpq does. In this thread: another one would reserve 72 MB of
-    the memory that ``limit_memory_soft`` counts.
-
-    :raises OSError: where a name has no address
-    """
-    hosts, ports = (parameters.get(key, "").split(",") for key in ("host", "port"))
-    if "hostaddr" in parameters or not all(hosts) or any(host[0] in "/@" for host in hosts):
-        return dict(parameters)
-    rows = [
-        (host, str(answer[4][0]), ports[i % len(ports)])
-        for i, host in enumerate(hosts)
-        for answer in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    ]
-    host, hostaddr, port = (",".join(column) for column in zip(*dict.fromkeys(rows)))
-    found = {"host": host, "hostaddr": hostaddr, "port": port}
-    return {**parameters, **{key: text for key, text in found.items() if text.strip(",")}}

@@ -32,7 +32,7 @@ os.register_at_fork(after_in_child=_pending_lookups.clear)
 
 def resolve_hosts(
     parameters: Mapping[str, str],
-    timeout: float,
+    timeout: float | None,
     rotation: int = 0,
     on_wait: Callable[[], object] | None = None,
 ) -> dict[str, str]:
@@ -40,7 +40,9 @@ def resolve_hosts(
 
     libpq tries one after the other, until one takes the connection.
 
-    :param timeout: of the wait for all names together, seconds
+    :param timeout: of the wait for all names together, seconds; None: they are looked up in this
+        thread, as libpq does, without a limit. Another thread reserves 72 MB, which
+        ``limit_memory_soft`` counts
     :param rotation: which address comes first, counted from 0, over and over: a dead one may use up
         the time that all of them have
     :param on_wait: called some times a second while a name server does not answer; what it
@@ -48,16 +50,17 @@ def resolve_hosts(
     :raises PrimaryUnavailable: where no name of a host is known
     """
     hosts, given, ports = (parameters.get(key, "").split(",") for key in KEYS)
-    lookups = {} if given[0] else {host: _look_up(host) for host in hosts if _is_name(host)}
-    _wait(lookups.values(), timeout, on_wait)
+    are_given = any(given)
+    names = [] if are_given else [host for host in hosts if _is_name(host)]
+    look_up = _getaddrinfo if timeout is None else _look_up_in_time(names, timeout, on_wait)
     addresses, errors = [], []
     for i in range(max(len(hosts), len(given))):
         host, port = hosts[i % len(hosts)], ports[i % len(ports)]
-        if host not in lookups:
-            addresses.append((host, given[i] if given[0] else _address(host), port))
+        if host not in names:
+            addresses.append((host, given[i] if are_given else _address(host), port))
             continue
         try:
-            addresses += [(host, address, port) for address in _answer(lookups[host], timeout)]
+            addresses += [(host, address, port) for address in look_up(host)]
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or error
             errors.append(f"host {host!r} cannot be resolved: {why}")
@@ -67,17 +70,6 @@ def resolve_hosts(
     columns = zip(*addresses[rotation:], *addresses[:rotation])
     lists = dict(zip(KEYS, map(",".join, columns)))
     return {**parameters, **{key: text for key, text in lists.items() if text.strip(",")}}
-
-
-def _answer(lookup: Future, timeout: float) -> list[str]:
-    """Return the addresses of a name.
-
-    :raises OSError: where it has none, or the name server is silent
-    :raises UnicodeError: for a label that no host can have
-    """
-    if not lookup.done():
-        raise OSError(f"the name server did not answer within {timeout:g} s")
-    return lookup.result()
 
 
 def _address(host: str) -> str:
@@ -106,10 +98,20 @@ def _getaddrinfo(name: str) -> list[str]:
     return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
 
 
-def _wait(lookups: Iterable[Future], timeout: float, on_wait: Callable[[], object] | None) -> None:
-    deadline = time.monotonic() + timeout
-    for lookup in lookups:
+def _look_up_in_time(
+    names: Iterable[str], timeout: float, on_wait: Callable[[], object] | None
+) -> Callable[[str], list[str]]:
+    """Return a function that returns the addresses of each of these names, or raises the error."""
+    lookups, deadline = {name: _look_up(name) for name in names}, time.monotonic() + timeout
+    for lookup in lookups.values():
         while not lookup.done() and time.monotonic() < deadline:
             wait([lookup], min(POLL_INTERVAL, timeout))
             if on_wait:
                 on_wait()
+
+    def answer(name: str) -> list[str]:
+        if not lookups[name].done():
+            raise OSError(f"the name server did not answer within {timeout:g} s")
+        return lookups[name].result()
+
+    return answer

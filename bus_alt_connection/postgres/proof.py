@@ -7,10 +7,10 @@ else finds everything: another database of the same name, another server, a stan
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import secrets
 import time
-from typing import Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 import psycopg2
 
@@ -119,19 +119,19 @@ def prove(direct: Mapping[str, str], pooled: Mapping[str, str], database: str) -
     :raises NotProven: where none was proven; the text names both ends
     :raises psycopg2.OperationalError: where a server refuses, or does not answer
     """
-    with _PooledEnd(pooled, database, connect_timeout(direct)) as pooled_end:
-        route = pooled_end.read_route()
-        if route.standby:
-            raise NotProven(STANDBY.format(database, route.end))
-        errors: list = []
-        for attempt in list_attempts(direct, pooled, route):
-            for target in _addresses({**attempt, "dbname": route.database}):
-                try:
-                    return _prove_one(target, pooled_end, route)
-                except psycopg2.OperationalError as error:
-                    errors.append(error)
-                except psycopg2.Error as error:
-                    errors.append(NotProven(one_line(error)))
+    ask = functools.partial(_ask_pooled, pooled, database, connect_timeout(direct))
+    route = ask(lambda session: read_route(session, database))
+    if route.standby:
+        raise NotProven(STANDBY.format(database, route.end))
+    errors: list = []
+    for attempt in list_attempts(direct, pooled, route):
+        for target in _addresses({**attempt, "dbname": route.database}):
+            try:
+                return _prove_one(target, ask, route)
+            except psycopg2.OperationalError as error:
+                errors.append(error)
+            except psycopg2.Error as error:
+                errors.append(NotProven(one_line(error)))
     if direct.get("host") == AUTO and len(errors) > 1:
         # the last attempt was the pooler itself; why the server did not take the first tells more
         refusal = REFUSED.format(database, route.end, one_line(errors[0]))
@@ -140,51 +140,21 @@ def prove(direct: Mapping[str, str], pooled: Mapping[str, str], database: str) -
     raise next((error for error in errors if isinstance(error, NotProven)), errors[-1])
 
 
-class _PooledEnd(contextlib.AbstractContextManager):
-    """The pooled connection to a database, opened again where it was closed meanwhile."""
+def _ask_pooled(
+    pooled: Mapping[str, str], database: str, timeout: float, function: Callable[[Session], Any]
+) -> Any:
+    """Return what a function returns for a session with a database on the pooled connection.
 
-    def __init__(self, pooled: Mapping[str, str], database: str, timeout: float):
-        self._parameters, self._timeout = {**pooled, "dbname": database}, timeout
-        self._database = database
-        self._session: Session | None = None
+    Opened each time: a pooler may end one that waits for a while (client_idle_timeout).
 
-    def connect(self, seconds: float = 0) -> Session:
-        """Open another session like it."""
-        return Session(self._parameters, seconds or self._timeout)
-
-    def read_route(self) -> Route:
-        """Return where it leads.
-
-        :raises NotProven: where it does not answer
-        """
-        return self._use(lambda session: read_route(session, self._database))
-
-    def notify(self, payload: str) -> None:
-        """Send a NOTIFY.
-
-        :raises NotProven: where it does not answer
-        """
-        self._use(lambda session: session.run(NOTIFY_SQL.format(PROBE_CHANNEL, payload)))
-
-    def _use(self, function: Callable[[Session], object]):
-        while True:
-            # a pooler may end a session that was idle for a while (client_idle_timeout)
-            idle = self._session is not None
-            try:
-                self._session = self._session or self.connect()
-                return function(self._session)
-            except psycopg2.Error as error:
-                self.close()
-                if not idle:
-                    raise NotProven(NOT_ASKED.format(self._database, one_line(error))) from None
-
-    def close(self) -> None:
-        session, self._session = self._session, None
-        if session:
-            session.close()
-
-    def __exit__(self, *exc_info):
-        self.close()
+    :param timeout: of connecting and of each answer, seconds
+    :raises NotProven: where it does not answer
+    """
+    try:
+        with Session({**pooled, "dbname": database}, timeout) as session:
+            return function(session)
+    except psycopg2.Error as error:
+        raise NotProven(NOT_ASKED.format(database, one_line(error))) from None
 
 
 def _addresses(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
@@ -206,7 +176,7 @@ def _addresses(parameters: Mapping[str, str]) -> Iterator[dict[str, str]]:
         yield {**parameters, **address}
 
 
-def _prove_one(target: Mapping[str, str], pooled_end: _PooledEnd, route: Route) -> Proven:
+def _prove_one(target: Mapping[str, str], ask: Callable, route: Route) -> Proven:
     payload = secrets.token_hex(8)
     with Session(target) as direct:
         found = direct.run("SELECT pg_backend_pid(), current_database(), session_user")
@@ -215,10 +185,10 @@ def _prove_one(target: Mapping[str, str], pooled_end: _PooledEnd, route: Route) 
         # a pooler answers the start-up message itself, with a backend that does not exist; in
         # transaction mode a LISTEN would stay on a connection of others
         pooler = backend != direct.connection.get_backend_pid()
-        if pooler and is_transaction_pooling(direct, lambda seconds: Session(target, seconds)):
+        if pooler and is_transaction_pooling(direct):
             raise NotProven(POOLER.format(*ends))
         direct.run(f"LISTEN {PROBE_CHANNEL}")
-        pooled_end.notify(payload)
+        ask(lambda session: session.run(NOTIFY_SQL.format(PROBE_CHANNEL, payload)))
         deadline = time.monotonic() + PROOF_TIMEOUT
         while time.monotonic() < deadline:
             arrived = direct.wait(deadline - time.monotonic())

@@ -10,16 +10,10 @@ from __future__ import annotations
 import ipaddress
 from typing import Mapping, NamedTuple
 
-import psycopg2
 from psycopg2.extensions import libpq_version
 
-from ..config.libpq import connect_timeout
 from ..config.settings import AUTO
-from ..config.timing import ROUTE_TIMEOUT
-from .hosts import PrimaryUnavailable
-from .pool_mode import PoolMode
-from .session import OnWait, Session, one_line
-from .wakeup import Wakeup
+from .session import Session
 
 # the port that the server has itself, where the session came through a socket
 ROUTE_SQL = """
@@ -32,8 +26,6 @@ ROUTE_SQL = """
 REQUIRE_AUTH_SINCE = 160000  # libpq's version
 SAFE_AUTH = "scram-sha-256,gss,sspi,none"
 AUTHENTICATED = ("verify-ca", "verify-full")  # values of sslmode that check who the server is
-
-NO_ROUTE = "where PostgreSQL is cannot be asked (imdispatcher_db_host = auto): {}"
 
 
 class Route(NamedTuple):
@@ -55,13 +47,13 @@ class Route(NamedTuple):
         return f"{self.database} at {self.address or self.pooler}:{self.port}"
 
 
-def read_route(session: Session, name: str, on_wait: OnWait = None) -> Route:
+def read_route(session: Session, name: str) -> Route:
     """Ask the server at the other end of a pooled session where that is.
 
     :param name: of the database, at the pooler
     :raises psycopg2.Error: where there is no answer
     """
-    row = session.run(ROUTE_SQL, on_wait)
+    row = session.run(ROUTE_SQL)
     pooler = session.endpoint.rpartition(":")[0].strip("[]")
     return Route(name, pooler, session.peer_is_loopback, *row)
 
@@ -103,46 +95,3 @@ def _pooler_itself(parameters: Mapping[str, str], pooled: Mapping[str, str]) -> 
     result = {key: text for key, text in parameters.items() if key not in ("host", "port")}
     result.update({key: pooled[key] for key in ("host", "hostaddr", "port") if key in pooled})
     return result
-
-
-class Router:
-    """Finds direct parameters; remembers the last route for the time when the pooler is away.
-
-    :param pooled: libpq's parameters of the pooled connection to the system database
-    """
-
-    def __init__(self, pooled: Mapping[str, str]):
-        self._pooled, self._pool_mode = pooled, PoolMode(pooled)
-        self._last: list[dict[str, str]] = []
-        self._rotation = 0  # at which it was found
-
-    def find(
-        self,
-        parameters: Mapping[str, str],
-        wakeup: Wakeup,
-        rotation: int = 0,
-        on_wait: OnWait = None,
-    ) -> list[dict[str, str]]:
-        """Return the parameters that may lead where the pooled connection leads, the best first.
-
-        :param parameters: libpq's, of a direct connection; only ``AUTO`` as host has to be found
-        :param wakeup: what may end the wait
-        :param rotation: which address of the pooler comes first
-        :raises PrimaryUnavailable: where the pooler does not answer, and never did
-        """
-        if parameters.get("host") != AUTO:
-            return [dict(parameters)]
-        # a session that was lost may come back at once; after a failure the last answer may be old
-        hurry = self._last and rotation == self._rotation
-        timeout = ROUTE_TIMEOUT if hurry else connect_timeout(parameters)
-        try:
-            with Session(self._pooled, timeout, wakeup, rotation, on_wait) as session:
-                route = read_route(session, self._pooled["dbname"])
-                self._last = list_attempts(parameters, self._pooled, route)
-                self._rotation = rotation
-                if self._pool_mode.is_transaction(session, wakeup, rotation):
-                    self._last.pop()  # the pooler itself would not receive anything
-        except psycopg2.Error as error:
-            if not self._last:
-                raise PrimaryUnavailable(NO_ROUTE.format(one_line(error))) from None
-        return self._last

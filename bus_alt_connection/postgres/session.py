@@ -73,7 +73,7 @@ class Session(contextlib.AbstractContextManager):
         on_wait: OnWait = None,
     ):
         self._timeout = timeout or connect_timeout(parameters)
-        self._wakeup = wakeup
+        self._wakeup, self._on_wait = wakeup, on_wait
 
         def while_looking_up():
             wakeup.wait(0)  # may end it
@@ -81,6 +81,7 @@ class Session(contextlib.AbstractContextManager):
                 on_wait()
 
         resolved = resolve_hosts(parameters, self._timeout, rotation, while_looking_up)
+        self._parameters = resolved
         self.endpoint = endpoint(resolved)
         hosts = self.endpoint.rpartition(":")[0]
         self._socket_connected = False
@@ -89,9 +90,10 @@ class Session(contextlib.AbstractContextManager):
         except psycopg2.OperationalError as error:
             raise self._refusal(error, hosts) from None
         try:
-            self.wait_ready(on_wait)
+            self.wait_ready()
             self.address_index = self._record_peer(resolved)
-            self._on_connect(on_wait)
+            self._on_connect()
+            self._on_wait = None
         except psycopg2.OperationalError as error:
             self.close()
             raise self._refusal(error, hosts) from None
@@ -125,26 +127,33 @@ class Session(contextlib.AbstractContextManager):
     def _socket(self) -> socket.socket:
         return socket.socket(fileno=os.dup(self.connection.fileno()))
 
-    def _on_connect(self, on_wait: OnWait) -> None:
+    def another(self, seconds: float) -> Session:
+        """Open a second session like this one, with the same address first.
+
+        :param seconds: of connecting and of each statement in it
+        """
+        return Session(self._parameters, seconds, self._wakeup, self.address_index)
+
+    def _on_connect(self) -> None:
         """Learn what is at the other end."""
 
-    def run(self, statement: str, on_wait: OnWait = None) -> tuple | None:
+    def run(self, statement: str) -> tuple | None:
         """Run one statement in a transaction of its own and return its first row, if any."""
         cursor = self.connection.cursor()
         cursor.execute(statement)
-        self.wait_ready(on_wait)
+        self.wait_ready()
         return cursor.fetchone() if cursor.description else None
 
-    def run_optional(self, statement: str, on_wait: OnWait = None) -> tuple | None:
+    def run_optional(self, statement: str) -> tuple | None:
         """Run a statement that can be done without: a hardened server may refuse it."""
         try:
-            return self.run(statement, on_wait)
+            return self.run(statement)
         except psycopg2.ProgrammingError:
             return None
 
-    def server_start_time(self, on_wait: OnWait = None) -> str:
+    def server_start_time(self) -> str:
         """Return when the server started, if the role may know."""
-        row = self.run_optional(START_TIME_SQL, on_wait)
+        row = self.run_optional(START_TIME_SQL)
         return row[0] if row else ""
 
     def wait(self, seconds: float) -> list:
@@ -175,10 +184,7 @@ class Session(contextlib.AbstractContextManager):
     def __exit__(self, *exc_info):
         self.close()
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.endpoint}>"
-
-    def wait_ready(self, on_wait: OnWait = None) -> None:
+    def wait_ready(self) -> None:
         """Wait for what is under way: connecting, or the answer to a statement.
 
         :raises psycopg2.Error: where the answer is an error, or the session has ended
@@ -201,8 +207,8 @@ class Session(contextlib.AbstractContextManager):
             ):
                 if time.monotonic() >= deadline:
                     raise psycopg2.OperationalError(f"no answer within {self._timeout:g} s")
-                if on_wait:
-                    on_wait()
+                if self._on_wait:
+                    self._on_wait()
 
 
 def one_line(error: BaseException) -> str:

@@ -38,21 +38,26 @@ class Slots:
         with contextlib.suppress(OSError):
             # each byte of it that is locked is a slot that is taken
             self._file = nameless_file()
-        # the locks of a file are a process's, so its threads take turns; who has a slot may take
-        # another one
+        # the locks of a file are a process's, so its threads take turns
         self._lock = threading.RLock()
+        self._is_taken = False  # guarded by it
 
     @contextlib.contextmanager
     def take(self) -> Iterator[None]:
-        """Wait for a slot, and keep it."""
+        """Wait for a slot, and keep it; a thread that has one uses that again."""
         if self._file is None:
             yield
             return
         with self._lock:
+            if self._is_taken:
+                yield
+                return
             slot = self._wait()
+            self._is_taken = True
             try:
                 yield
             finally:
+                self._is_taken = False
                 fcntl.lockf(self._file, fcntl.LOCK_UN, 1, slot)
 
     def _wait(self) -> int:

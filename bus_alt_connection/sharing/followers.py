@@ -9,14 +9,16 @@ import os
 import selectors
 import socket
 import time
-from typing import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Collection, Mapping
 
 from ..config.timing import JOIN_TIMEOUT
-from ..listener.inboxes import AnyInbox
 from ..postgres.log import PatientLogger
-from .frames import MAX_FRAME, Hello, Missed, ProtocolError, Status, decode, encode
-from .ipc import Timer, open_socket, peer_of, send_with_timer
+from .frames import MAX_FRAME, Hello, Missed, ProtocolError, decode, encode
+from .ipc import open_socket, peer_of, send_with_timer
 from .peer import Peer
+
+if TYPE_CHECKING:
+    from .lead import LeaderWakeup
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
@@ -31,34 +33,15 @@ class Followers:
     """The followers of this process.
 
     :param server_socket: where they connect
-    :param selector: of the wait during which they are served
-    :param timer: that expires when this process hangs
-    :param own_server: of this process
-    :param status: returns what a follower of a server is told (None: of this process's own)
-    :param add: is given the inbox of each that comes
-    :param remove: is given the inbox of each that goes
-    :param clock: tells the time, monotonic seconds
+    :param leader: serves them in its waits, and has what they are told
     """
 
-    def __init__(
-        self,
-        server_socket: socket.socket,
-        selector: selectors.BaseSelector,
-        timer: Timer,
-        own_server: int,
-        status: Callable[[int | None], Status],
-        add: Callable[[AnyInbox], object],
-        remove: Callable[[AnyInbox], object],
-        clock: Callable[[], float],
-    ):
-        self._server_socket, self._selector, self._timer = server_socket, selector, timer
-        self._own_server, self._status, self._clock = own_server, status, clock
-        self._add, self._remove = add, remove
+    def __init__(self, server_socket: socket.socket, leader: LeaderWakeup):
+        self._server_socket, self._leader = server_socket, leader
         self._peers: dict[socket.socket, Peer] = {}
         self._silent: dict[socket.socket, float] = {}  # until when they may be
-        self._events: dict[socket.socket, int] = {}  # that the selector waits for
         self._logged: set = set()
-        selector.register(server_socket, selectors.EVENT_READ)
+        leader.selector.register(server_socket, selectors.EVENT_READ)
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -88,26 +71,21 @@ class Followers:
         for client, peer in self._peers.items():
             if peer.owes_look and listening and not peer.is_full:
                 peer.look()
-            write = selectors.EVENT_WRITE if peer.is_full else 0
-            self._want(client, selectors.EVENT_READ | write)
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.is_full else 0)
+            if self._leader.selector.get_key(client).events != events:
+                self._leader.selector.modify(client, events)
         return self._silent.values()
 
     def tell_status(self) -> None:
         """Tell the state to those that want to know it."""
         for peer in self._peers.values():
             if peer.wants_status:
-                peer.send(encode(self._status(peer.server)))
+                peer.send(encode(self._leader.status_for(peer.server)))
 
     def close(self) -> None:
         """End all connections, and free the name: another process can lead."""
         for one in [self._server_socket, *self._silent, *self._peers]:
             one.close()
-
-    def _want(self, client: socket.socket, events: int) -> None:
-        if self._events.get(client) != events:
-            change = self._selector.modify if client in self._events else self._selector.register
-            change(client, events)
-            self._events[client] = events
 
     def _accept(self) -> None:
         for _ in range(BACKLOG):
@@ -122,8 +100,8 @@ class Followers:
             if peer_of(client)[1] != os.geteuid():
                 self._refuse(client, f"it is one of user {peer_of(client)[1]}")
                 continue
-            self._silent[client] = self._clock() + JOIN_TIMEOUT
-            self._want(client, selectors.EVENT_READ)
+            self._silent[client] = self._leader.clock() + JOIN_TIMEOUT
+            self._leader.selector.register(client, selectors.EVENT_READ)
             self._receive(client, None)
             if len(self._silent) > MAX_SILENT:
                 self._refuse(next(iter(self._silent)), "it said nothing, and others wait")
@@ -149,15 +127,16 @@ class Followers:
             self._refuse(client, f"it sent {type(frame).__name__}")
 
     def _welcome(self, client: socket.socket, hello: Hello) -> None:
-        peer = Peer(hello, client.send, self._own_server)
+        peer = Peer(hello, client.send, self._leader.own_server)
         del self._silent[client]
         try:
-            send_with_timer(client, encode(self._status(peer.server)), self._timer)
+            status = self._leader.status_for(peer.server)
+            send_with_timer(client, encode(status), self._leader.timer)
         except OSError:  # it has gone
             self._forget(client)
             return
         self._peers[client] = peer
-        self._add(peer)
+        self._leader.listener.add(peer)
 
     def _refuse(self, client: socket.socket, why: str) -> None:
         with contextlib.suppress(OSError):
@@ -168,11 +147,11 @@ class Followers:
     def _forget(self, client: socket.socket) -> None:
         self._silent.pop(client, None)
         peer = self._peers.pop(client, None)
-        if self._events.pop(client, None):
-            self._selector.unregister(client)
+        with contextlib.suppress(KeyError):  # refused before it was registered
+            self._leader.selector.unregister(client)
         client.close()
         if peer:
-            self._remove(peer)
+            self._leader.listener.remove(peer)
 
     def _log_once(self, kind: str, text: str, *values) -> None:
         if kind not in self._logged:

@@ -15,7 +15,6 @@ import time
 from typing import Callable
 
 from ..config.timing import LEAD_RENEWAL, LEAD_TIMEOUT, MAX_WAIT, NEVER, STATUS_INTERVAL
-from ..listener.inboxes import AnyInbox
 from ..listener.status import State
 from ..postgres.log import PatientLogger
 from ..postgres.wakeup import Stopped, Wakeup
@@ -26,10 +25,6 @@ from .ipc import Timer
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
 HELD_UP = "%s: this process was held up for %.0f s: another one listens for it now"
-
-
-class Deposed(Stopped):
-    """This process was held up for so long that its followers have given it up."""
 
 
 class LeaderWakeup(Wakeup):
@@ -49,24 +44,15 @@ class LeaderWakeup(Wakeup):
     ):
         super().__init__()
         self.listener = None  # set before the first wait
-        self._own_server, self._clock = own_server, clock
-        self._timer = Timer.new()
-        self._timer.set(LEAD_TIMEOUT)
+        self.own_server, self.clock = own_server, clock
         self._renewed = clock()
         self._status_due, self._status_told = NEVER, 0.0
         self._last_told: tuple = (None, None)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._reader, selectors.EVENT_READ)
-        self._followers = Followers(
-            server_socket,
-            self._selector,
-            self._timer,
-            own_server,
-            status=self._status,
-            add=self._add,
-            remove=self._remove,
-            clock=clock,
-        )
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self._reader, selectors.EVENT_READ)
+        self.timer = Timer.new()  # last: unlike the others it is not closed with its object
+        self.timer.set(LEAD_TIMEOUT)
+        self._followers = Followers(server_socket, self)
 
     @property
     def followers(self) -> int:
@@ -76,44 +62,38 @@ class LeaderWakeup(Wakeup):
     def wait(self, seconds: float, other=None, events: int = selectors.EVENT_READ) -> bool:
         """Wait as ``Wakeup`` does, and serve the followers meanwhile.
 
-        :raises Deposed: where they have given this process up
+        :raises Stopped: also where it was held up for so long that they have given it up
         """
-        end = self._clock() + min(max(0.0, seconds), MAX_WAIT)
+        end = self.clock() + min(max(0.0, seconds), MAX_WAIT)
         number = None if other is None else other.fileno()
         if number is not None:
-            self._selector.register(number, events)
+            self.selector.register(number, events)
         try:
             while True:
                 due = min(end, self._run_due())
-                ready = self._selector.select(max(0.0, due - self._clock()))
+                ready = self.selector.select(max(0.0, due - self.clock()))
                 happened = {key.fileobj: mask for key, mask in ready}
                 if self._reader in happened:
                     self.drain()
                 if self.stopped:
                     raise Stopped
                 self._followers.serve(happened)
-                if self._reader in happened or number in happened or self._clock() >= end:
+                if self._reader in happened or number in happened or self.clock() >= end:
                     return number in happened
         finally:
             if number is not None:
-                self._selector.unregister(number)
+                self.selector.unregister(number)
 
     def close(self) -> None:
         """End the connections of all followers, and free the name: another process can lead."""
         Wakeup.close(self)
         self._followers.close()
-        self._timer.close()
-        self._selector.close()
-
-    def _add(self, inbox: AnyInbox) -> None:
-        self.listener.add(inbox)
-
-    def _remove(self, inbox: AnyInbox) -> None:
-        self.listener.remove(inbox)
+        self.timer.close()
+        self.selector.close()
 
     def _run_due(self) -> float:
         """Do what is due, and return when there is something again."""
-        now = self._clock()
+        now = self.clock()
         self._renew(now)
         self._tell_status(now)
         listening = self.listener.status.state is State.LISTENING
@@ -126,9 +106,9 @@ class LeaderWakeup(Wakeup):
         if silence >= LEAD_TIMEOUT:
             self.stopped = True
             _logger.warning(HELD_UP, ", ".join(self.listener.status.channels), silence)
-            raise Deposed
+            raise Stopped
         if silence >= LEAD_RENEWAL:
-            self._timer.set(LEAD_TIMEOUT)
+            self.timer.set(LEAD_TIMEOUT)
             self._renewed = now
 
     def _tell_status(self, now: float) -> None:
@@ -146,11 +126,12 @@ class LeaderWakeup(Wakeup):
         self._last_told, self._status_told, self._status_due = shown, now, NEVER
         self._followers.tell_status()
 
-    def _status(self, server: int | None) -> Status:
+    def status_for(self, server: int | None) -> Status:
+        """Return what a follower of a server is told; None: of this process's own."""
         listener, status = self.listener, self.listener.status
         # those that the session listens on
         channels = [one for one in listener.inboxes.channels_of(server) if one in status.channels]
-        proven_ago = None if status.proven is None else self._clock() - status.proven
+        proven_ago = None if status.proven is None else self.clock() - status.proven
         return Status(
             state=status.state.value,
             reason=status.reason,
@@ -161,5 +142,5 @@ class LeaderWakeup(Wakeup):
             notifications=dict(listener.notification_counts),
             failures={failure.value: n for failure, n in listener.failure_counts.items()},
             followers=self.followers,
-            server=self._own_server,
+            server=self.own_server,
         )

@@ -57,7 +57,10 @@ class Link:
                     text = f"process {self.pid} is silent for {LEAD_TIMEOUT:g} s"
                     raise LeaderLost(text, self.pid) from None
                 return
-            except (OSError, ProtocolError):
+            except ProtocolError as error:
+                text = f"process {self.pid} sent what cannot be read: {error}"
+                raise LeaderLost(text) from None
+            except OSError:
                 frame = None
             if frame is None:
                 raise LeaderLost(f"process {self.pid} has ended")

@@ -79,10 +79,15 @@ class Sharing:
             except (OSError, AttributeError, CannotFollow) as error:
                 _logger.warning(ALONE, inbox.channel, error)
                 joined = None
-            if isinstance(joined, Link):
-                self._follow(inbox, joined)
-            else:
-                self._listen(inbox, joined, lost)
+            try:
+                if isinstance(joined, Link):
+                    self._follow(inbox, joined)
+                else:
+                    self._listen(inbox, joined, lost)
+            except BaseException:  # no thread, no file descriptor to be had
+                if joined:
+                    joined.close()
+                raise
 
     def _join(self, inbox: Inbox, lost: LeaderLost | None) -> Link | LeaderWakeup:
         """Find a leader, or become one.
@@ -136,7 +141,7 @@ class Sharing:
             Feed(link, inbox, self._on_lost)
             return
         quiet = link.status.server == self._server
-        self._start(Follower(link, inbox, quiet, self._on_lost_in_thread), link)
+        self._start(Follower(link, inbox, quiet, self._on_lost_in_thread))
 
     def _listen(self, inbox: Inbox, lead: LeaderWakeup | None, lost: LeaderLost | None) -> None:
         listener = Listener(self._settings, inbox, wakeup=lead, on_end=self._on_deposed)
@@ -149,15 +154,10 @@ class Sharing:
             lead.listener = listener
         if lead and lost:
             _logger.info(LEADS, inbox.channel, lost)
-        self._start(listener, lead)
+        self._start(listener)
 
-    def _start(self, thread: Listener | Follower, used: Link | LeaderWakeup | None) -> None:
-        try:
-            thread.start()
-        except RuntimeError:  # no thread to be had
-            if used:
-                used.close()
-            raise
+    def _start(self, thread: Listener | Follower) -> None:
+        thread.start()
         self.listener = thread
 
     def _on_lost(self, inbox: Inbox, error: LeaderLost) -> None:

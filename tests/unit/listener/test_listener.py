@@ -68,7 +68,7 @@ class World:
     def close(self):
         pass
 
-    def connect(self, _parameters, _timeout, _wakeup, rotation, _on_wait):
+    def connect(self, _parameters, _wakeup, rotation, _on_wait):
         self.attempts.append((self.now, rotation))
         if self.connect_error:
             raise self.connect_error
@@ -89,7 +89,7 @@ class World:
 class Session:
     """A direct connection of this world."""
 
-    tls, endpoint, address_index = "", "10.0.0.5:5432", 0
+    tls, endpoint, skipped = "", "10.0.0.5:5432", 0
 
     def __init__(self, world: World):
         self._world = world

@@ -2,7 +2,8 @@
 
 import os
 
-from bus_alt_connection.outbox.counts import Counts, SharedCounts
+from bus_alt_connection.outbox.counts import ROW, Counts, SharedCounts
+from bus_alt_connection.outbox.outbox import Outbox
 
 
 def in_a_child(function) -> int:
@@ -19,11 +20,10 @@ def test_each_process_tells_of_all():
     shared = SharedCounts()
     shared.publish(Counts(1, 2, 3, 4))
 
-    def child(number):
-        shared.begin()
-        shared.publish(Counts(number, 0, 0, 0))
+    def start(number):
+        return in_a_child(lambda: shared.publish(Counts(number)))
 
-    pids = [in_a_child(lambda number=number: child(number)) for number in range(20)]
+    pids = [start(number) for number in range(20)]
     try:
         found = shared.of_all()
         assert found == {
@@ -43,9 +43,26 @@ def test_rows_of_processes_that_ended_are_used_again(monkeypatch):
     for number in range(5):
         pid = os.fork()
         if not pid:
-            shared.begin()
             shared.publish(Counts(number))
             os._exit(0)
         os.waitpid(pid, 0)
     shared.publish(Counts(7))
     assert shared.of_all() == {os.getpid(): Counts(7)}
+
+
+def test_the_counts_of_an_earlier_process_of_the_same_number_are_not_its_own():
+    outbox = Outbox({})
+    earlier = in_a_child(lambda: outbox._shared.publish(Counts()))
+    outbox._shared.publish(Counts(failures=99))  # as one with this process's number that has ended
+    os.kill(earlier, 9)
+    os.waitpid(earlier, 0)
+    assert outbox.counts_of_all() == {os.getpid(): Counts()}
+
+
+def test_two_processes_that_take_one_row_at_a_time():
+    """The second one has overwritten it."""
+    shared = SharedCounts()
+    shared.publish(Counts(1))
+    ROW.pack_into(shared._numbers, 0, os.getppid(), *Counts(2))
+    shared.publish(Counts(3))
+    assert shared.of_all() == {os.getppid(): Counts(2), os.getpid(): Counts(3)}

@@ -6,6 +6,7 @@ import psycopg2
 import pytest
 
 from bus_alt_connection.config.timing import COMMIT_CONNECT_TIMEOUT, IDLE_TIMEOUT, POOL_MODE_TTL
+from bus_alt_connection.outbox import outbox as outbox_module
 from bus_alt_connection.outbox import pending as module
 from bus_alt_connection.outbox.outbox import Outbox
 from bus_alt_connection.outbox.sender import MAX_REFUSALS
@@ -70,6 +71,9 @@ class Session:
     def close(self):
         self.closed = 1
 
+    def another(self, seconds):
+        return self.world.connect(None, seconds)
+
     def set_limits(self, seconds, wakeup):
         self.seconds = seconds
 
@@ -108,7 +112,7 @@ def world():
 @pytest.fixture
 def outbox(world):
     """An outbox whose thread is the test's own."""
-    made = Outbox({}, world.connect, world.connect, lambda: world, lambda: world.now)
+    made = Outbox({}, world.connect, lambda: world.now)
     made._need_thread = lambda: None
     made._wakeup = world
     return made
@@ -297,12 +301,13 @@ def test_what_does_not_fit_is_sent_next_and_in_its_order():
     assert sent == ["a", "b", "c"]
 
 
-def test_a_commit_survives_that_no_file_descriptor_is_to_be_had(world):
+def test_a_commit_survives_that_no_file_descriptor_is_to_be_had(world, monkeypatch):
     def refused():
         raise OSError(24, "Too many open files")
 
     world.connect_error = psycopg2.OperationalError("away")
-    outbox = Outbox({}, world.connect, world.connect, refused, lambda: world.now)
+    monkeypatch.setattr(outbox_module, "Wakeup", refused)
+    outbox = Outbox({}, world.connect, lambda: world.now)
     outbox.put("NOTIFY a")
     assert outbox.unconfirmed == 1
     world.connect_error = None

@@ -10,8 +10,11 @@ from bus_alt_connection.postgres.pool_mode import PoolMode
 class Session:
     """A session with a pooler; all get one server connection in turn, or each has its own."""
 
-    def __init__(self, backend):
-        self.connection, self._backend = self, backend
+    def __init__(self, pooler, backend):
+        self.connection, self._pooler, self._backend = self, pooler, backend
+
+    def another(self, _seconds):
+        return self._pooler.connect()
 
     def run(self, _statement):
         return (self._backend,)
@@ -32,11 +35,11 @@ class Pooler:
     def __init__(self):
         self.now, self.error, self.backends, self.connects = 0.0, None, [1], 0
 
-    def connect(self, *_args):
+    def connect(self):
         self.connects += 1
         if self.error:
             raise self.error
-        return Session(self.backends[self.connects % len(self.backends)])
+        return Session(self, self.backends[self.connects % len(self.backends)])
 
 
 @pytest.fixture
@@ -46,8 +49,8 @@ def pooler():
 
 @pytest.fixture
 def ask(pooler):
-    mode = PoolMode({}, pooler.connect, lambda: pooler.now)
-    return lambda: mode.is_transaction(Session(1), wakeup=None, rotation=0)
+    mode = PoolMode(lambda: pooler.now)
+    return lambda: mode.is_transaction(Session(pooler, 1))
 
 
 def test_an_answer_is_believed_for_ten_minutes(pooler, ask):

@@ -6,13 +6,16 @@ import socket
 
 import pytest
 
+from bus_alt_connection.config.parameters import Settings
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.status import Failure, State
-from bus_alt_connection.sharing import frames
+from bus_alt_connection.sharing import follow as module
+from bus_alt_connection.sharing import frames, sharing
 from bus_alt_connection.sharing.follow import Feed, Follower
 from bus_alt_connection.sharing.frames import Heard, Look, Missed, Status
 from bus_alt_connection.sharing.ipc import Timer
 from bus_alt_connection.sharing.link import LeaderLost, Link
+from bus_alt_connection.sharing.sharing import Sharing
 
 PID = 4711
 
@@ -113,7 +116,9 @@ def test_a_leader_that_is_silent_is_given_up(led, fed):
 def test_a_leader_that_talks_nonsense_is_lost(led, fed):
     led.end.send(b"nonsense")
     assert payloads(fed) == []
-    assert len(led.lost) == 1
+    (error,) = led.lost
+    assert str(error) == "process 4711 sent what cannot be read: not a frame: b'nonsense'"
+    assert error.silent_pid is None
 
 
 def test_a_closed_inbox_ends_the_connection(led, fed):
@@ -199,3 +204,18 @@ def test_its_status_is_the_leader_s_and_logged_once_for_a_server(led, follow, ca
         assert ": deaf: db:5432: Connection refused" in said[1]
         assert len(said) == 4
     assert not led.lost
+
+
+@pytest.mark.parametrize("fixed_fileno", [False, True], ids=["cron", "bus"])
+def test_where_no_file_descriptor_is_to_be_had_none_is_kept(led, monkeypatch, fixed_fileno):
+    def refused():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(sharing, "connect", lambda *_arguments: led.link)
+    made = Sharing(Settings({}, "postgres", {}, {}, {}), "1", 1)
+    with contextlib.closing(Inbox("imbus", fixed_fileno=fixed_fileno)) as inbox:
+        monkeypatch.setattr(select, "epoll", refused)
+        monkeypatch.setattr(module, "Wakeup", refused)
+        with pytest.raises(OSError):
+            made.subscribe(inbox)
+        assert (led.link.socket.fileno(), led.timer.fileno()) == (-1, -1)

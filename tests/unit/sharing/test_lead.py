@@ -1,6 +1,8 @@
 """What a leader keeps of a follower, with sockets of the test's own and no server."""
 
 import contextlib
+import os
+import selectors
 import socket
 import types
 from collections import Counter
@@ -15,10 +17,11 @@ from bus_alt_connection.config.timing import (
 )
 from bus_alt_connection.listener.inboxes import Inboxes
 from bus_alt_connection.listener.status import Failure, State
+from bus_alt_connection.postgres.wakeup import Stopped
 from bus_alt_connection.sharing import frames
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
-from bus_alt_connection.sharing.lead import Deposed, LeaderWakeup
+from bus_alt_connection.sharing.lead import LeaderWakeup
 from bus_alt_connection.sharing.peer import Peer
 
 
@@ -231,9 +234,22 @@ def test_a_leader_that_was_held_up_is_one_no_more(leading):
     leading.now += LEAD_TIMEOUT - 0.1
     leading.lead.wait(0)
     leading.now += LEAD_TIMEOUT
-    with pytest.raises(Deposed):
+    with pytest.raises(Stopped):
         leading.lead.wait(0)
     assert leading.lead.stopped
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of its sockets
+def test_a_leader_that_gets_no_file_descriptor_keeps_none(monkeypatch):
+    def refused():
+        raise OSError(24, "Too many open files")
+
+    with contextlib.closing(open_socket()) as server:
+        before = os.listdir("/proc/self/fd")
+        with monkeypatch.context() as patch, pytest.raises(OSError):
+            patch.setattr(selectors, "DefaultSelector", refused)
+            LeaderWakeup(server, 1)
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_the_timer_expires_where_nobody_sets_it():
