@@ -35,7 +35,9 @@ class PoolMode:
         now = self._clock()
         if now >= self._expires:
             self._expires, self._transaction = now + timing.POOL_MODE_RETRY, False
-            found = is_transaction_pooling(session, timeout)
+            found = None
+            with contextlib.suppress(psycopg2.Error):
+                found = is_transaction_pooling(session, timeout)
             if found is not None:
                 self._expires, self._transaction = now + timing.POOL_MODE_TTL, found
         return self._transaction
@@ -50,11 +52,12 @@ def is_transaction_pooling(
     sessions holds a transaction meanwhile: a fleet that checks at once would wait for itself.
     Several poolers may be behind one address: two sessions with two of them share nothing.
 
-    Return None where no second session was to be had in time: the pool is in session mode, or full,
-    or the pooler is slow.
+    Return None where not all sessions were to be had, or an answer was not there in time: the pool
+    is in session mode, or full, or the pooler is slow.
 
     :param timeout: of opening another one, seconds
     :param limit: how many sessions are compared, at most
+    :raises psycopg2.Error: where the session itself does not answer
     """
     direct = session.run(BACKEND_PID_SQL) == (session.connection.get_backend_pid(),)
     sessions = [session]
@@ -64,7 +67,8 @@ def is_transaction_pooling(
             timeout = min(timeout, timing.POOL_MODE_MORE_TIMEOUT)
             if any(_share(sessions) for _round in range(ROUNDS)):
                 return True
-    return False if len(sessions) > 1 else None
+        return False
+    return None
 
 
 def _share(sessions: list[Session]) -> bool:

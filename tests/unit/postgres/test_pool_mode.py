@@ -17,6 +17,9 @@ class Session:
         return self._pooler.connect()
 
     def run(self, _statement):
+        self._pooler.answers += 1
+        if self._pooler.answers == self._pooler.late:
+            raise psycopg2.OperationalError("no answer within 0.05 s")
         return (self._backend,)
 
     def get_backend_pid(self):
@@ -34,11 +37,13 @@ class Pooler:
 
     def __init__(self):
         self.now, self.error, self.backends, self.connects = 0.0, None, [1], 0
+        self.answers = 0
+        self.late = self.refused = None  # which answer, which session
 
     def connect(self):
         self.connects += 1
-        if self.error:
-            raise self.error
+        if self.error or self.connects == self.refused:
+            raise self.error or psycopg2.OperationalError("no answer within 0.25 s")
         return Session(self, self.backends[self.connects % len(self.backends)])
 
 
@@ -74,5 +79,22 @@ def test_a_pooler_that_was_slow_once_is_asked_again_soon(pooler, ask):
     assert not ask()
     pooler.error = None
     assert not ask(), "not at once: each commit would wait for it"
+    pooler.now += POOL_MODE_RETRY
+    assert ask()
+
+
+@pytest.mark.parametrize("late", [1, 2, 5])
+def test_one_late_answer_is_not_taken_for_session_mode(pooler, ask, late):
+    pooler.late = late
+    assert not ask()
+    pooler.now += POOL_MODE_RETRY
+    assert ask()
+
+
+def test_where_a_third_session_is_not_to_be_had_it_is_not_known(pooler, ask):
+    """Two may be with two poolers behind one address."""
+    pooler.backends, pooler.refused = [2], 2
+    assert not ask()
+    pooler.backends = [1]
     pooler.now += POOL_MODE_RETRY
     assert ask()
