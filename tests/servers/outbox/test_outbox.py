@@ -435,7 +435,7 @@ def test_many_wait_for_a_slow_link(servers, make, subscriber, monkeypatch):
         wait_until(lambda: not outbox.unconfirmed, "all is sent", 60)
     finally:
         relay.close()
-    assert len(set(subscriber.payloads())) == 2000
+    wait_until(lambda: len(set(subscriber.payloads())) == 2000, "all are heard", 5)
 
 
 def test_a_standby_may_be_promoted(servers, make, subscriber):

@@ -3,12 +3,14 @@
 import psycopg2
 import pytest
 
-from bus_alt_connection.config.timing import POOL_MODE_RETRY, POOL_MODE_TTL
+from bus_alt_connection.config.timing import NEVER, POOL_MODE_RETRY, POOL_MODE_TTL
 from bus_alt_connection.postgres.pool_mode import PoolMode
 
 
 class Session:
     """A session with a pooler; all get one server connection in turn, or each has its own."""
+
+    deadline = NEVER
 
     def __init__(self, pooler, backend):
         self.connection, self._pooler, self._backend = self, pooler, backend
@@ -98,3 +100,12 @@ def test_where_a_third_session_is_not_to_be_had_it_is_not_known(pooler, ask):
     pooler.backends = [1]
     pooler.now += POOL_MODE_RETRY
     assert ask()
+
+
+def test_where_a_commit_had_no_time_for_it_a_thread_asks_at_once(pooler):
+    mode, hurried = PoolMode(lambda: pooler.now), Session(pooler, 1)
+    hurried.deadline, pooler.late = 0.3, 2
+    assert mode.is_transaction(hurried) is None
+    pooler.late = None
+    assert mode.is_transaction(Session(pooler, 1)) is True
+    assert mode.is_transaction(hurried) is True
