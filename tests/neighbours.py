@@ -22,6 +22,7 @@ from .stack import neighbours, series
 from .stack.deployment import running_deployment
 from .stack.odoo import CHECKOUT
 from .stack.process import CACHE, run_folder
+from .stack.queue_job import job_is_done, wait_for_runner
 from .stack.wheels import QUEUE_JOB, unpacked
 
 RESULTS = CHECKOUT / "docs" / "neighbours.json"
@@ -171,9 +172,13 @@ def run(whole, folder: pathlib.Path, name: str, order: str, path: str) -> Result
             result.delivered = site.deliver(NUMBER)
             result.cron = not series.CRON_LISTENS or site.starts(10)
             result.ready = site.odoo.ready().status_code
+            if addon == "queue_job":
+                wait_for_runner(site.odoo)
+                if not job_is_done(whole.postgres, site.odoo, site.sender, 10):
+                    result.why = "its job stays pending"
             log = site.odoo.log().splitlines()
             bad = [line for line in log if f"addons.{OWN}" in line and " ERROR " in line]
-            result.why = bad[0].partition(OWN)[2] if bad else ""
+            result.why = result.why or (bad[0].partition(OWN)[2] if bad else "")
             if "Failed to load server-wide module" in site.odoo.log():
                 result.why = "the neighbour could not be loaded"
     except Exception as error:

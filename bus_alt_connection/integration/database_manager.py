@@ -13,7 +13,7 @@ import psycopg2
 from ..config.libpq import libpq_environ
 from ..config.parameters import Settings
 from ..config.timing import CHECK_TIMEOUT
-from ..postgres.proof import DirectConnections, NotProven
+from ..postgres.proof import NotProven, Proven, prove
 from ..postgres.session import Session, one_line
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.manager")
@@ -68,14 +68,8 @@ class Tools:
     :param list_databases: returns the databases of Odoo's that this process knows
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        direct: DirectConnections,
-        list_databases: Callable[[], Collection[str]],
-    ):
-        self._settings, self._direct = settings, direct
-        self._list_databases = list_databases
+    def __init__(self, settings: Settings, list_databases: Callable[[], Collection[str]]):
+        self._settings, self._list_databases = settings, list_databases
         self._thread = threading.local()  # .database: that the tool of this thread is given
 
     def dump(self, dump_db, *args, **kwargs):
@@ -89,7 +83,7 @@ class Tools:
         :raises NotProven: before it is created, where the servers differ
         """
         try:
-            self._direct.prove(self._settings.database)
+            prove(self._settings.direct, self._settings.pooled, self._settings.database)
         except psycopg2.OperationalError as error:
             # else the role may not connect to this database; the new one is proven by itself
             if isinstance(error, NotProven):
@@ -115,19 +109,23 @@ class Tools:
         environ = exec_pg_environ(*args, **kwargs)
         database = getattr(self._thread, "database", None)
         if database:
-            proven = self._direct.prove(database)
-            if proven.route.database != database:
-                raise NotProven(OTHER_NAME.format(database, proven.route.end))
-            return libpq_environ(environ, proven.parameters)
+            return libpq_environ(environ, self._prove(database).parameters)
         return self._environ_of_any(environ)
+
+    def _prove(self, database: str) -> Proven:
+        """Find and prove the direct connection to a database that a tool is given the name of.
+
+        :raises NotProven: also where the name means another database there
+        """
+        proven = prove(self._settings.direct, self._settings.pooled, database)
+        if proven.route.database != database:
+            raise NotProven(OTHER_NAME.format(database, proven.route.end))
+        return proven
 
     def _environ_of_any(self, environ: dict) -> dict[str, str]:
         """Return the environment of a tool that another addon runs, for any database."""
         try:
-            found = [self._direct.prove(database) for database in self._list_databases()]
-            if self._direct.aliases:
-                name, route = next(iter(self._direct.aliases.items()))
-                raise NotProven(OTHER_NAME.format(name, route.end))
+            found = [self._prove(database) for database in self._list_databases()]
             if len({proven.address for proven in found}) != 1:
                 raise NotProven(SEVERAL.format(", ".join(each.route.end for each in found)))
             proven = found[0]

@@ -22,8 +22,9 @@ import psycopg2
 import odoo
 from odoo.exceptions import UserError
 
+from ..config.parameters import Settings
 from ..config.values import SECRET
-from ..postgres.proof import DirectConnections
+from ..postgres.proof import prove
 from ..postgres.session import one_line
 from ..postgres.slots import Slots
 
@@ -54,13 +55,10 @@ UPDATE_ARGUMENTS = ("update_module", "install_modules", "upgrade_modules", "rein
 
 
 class ModuleLoading:
-    """Gives module loading its sessions; one for a server and all processes that it forks.
+    """Gives module loading its sessions; one for a server and all processes that it forks."""
 
-    :param direct: where direct connections come from
-    """
-
-    def __init__(self, direct: DirectConnections):
-        self._proven = direct
+    def __init__(self, settings: Settings):
+        self._settings = settings
         self._slots = Slots(MAX_LOADS)
         # direct connections, by the thread that loads and its database
         self._direct: dict[tuple, odoo.sql_db.Connection] = {}
@@ -94,7 +92,7 @@ class ModuleLoading:
         """
         with self._slots.take():
             # fails now, and in time: psycopg2's own way has no limit in the gevent process
-            proven = self._proven.prove(database)
+            proven = prove(self._settings.direct, self._settings.pooled, database)
             proven.check_update()
             target = proven.parameters
             public = {key: text for key, text in target.items() if not SECRET.search(key)}

@@ -91,7 +91,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     :raises RuntimeError: where this is not about the rows that are in the table
     """
     settings = runtime.settings
-    tools = database_manager.Tools(settings, runtime.direct, runtime.list_databases)
+    tools = database_manager.Tools(settings, runtime.list_databases)
     databases = database_manager.DatabaseList(settings)
     pages = {ready.PATH: functools.partial(ready.respond, runtime)}
     if settings.metrics_enabled:
@@ -112,9 +112,7 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
         odoo_functions.OTHER_TOOLS: tools.environ,
         odoo_functions.BACKUP: tools.dump,
         odoo_functions.RESTORE: tools.restore,
-        odoo_functions.QUEUE_JOB: functools.partial(
-            queue_job.connection_info, settings, runtime.direct
-        ),
+        odoo_functions.QUEUE_JOB: functools.partial(queue_job.connection_info, settings),
     }
     rows = {
         row.name for row in odoo_functions.TARGETS if isinstance(row, odoo_functions.ReplaceTarget)

@@ -18,7 +18,7 @@ import odoo
 
 from ..config.libpq import application_name, endpoint, expand_pid
 from ..config.parameters import Settings
-from ..postgres.proof import DirectConnections
+from ..postgres.proof import prove
 from .odoo_functions import QUEUE_JOB
 from .resolve import Resolution, import_attribute
 
@@ -27,10 +27,7 @@ BY_ADDON = "queue_job's runner connects to {}, as imdispatcher_db_* say"
 
 
 def connection_info(
-    settings: Settings,
-    direct: DirectConnections,
-    connection_info_for: Callable[[str], Mapping],
-    db_name: str,
+    settings: Settings, connection_info_for: Callable[[str], Mapping], db_name: str
 ) -> Mapping:
     """Return psycopg2's parameters for a database, direct ones.
 
@@ -40,7 +37,7 @@ def connection_info(
     if configured:
         return configured
     name = application_name(settings.pooled, "-jobrunner")
-    proven = direct.prove(db_name)
+    proven = prove(settings.direct, settings.pooled, db_name)
     return expand_pid({**proven.parameters, "application_name": name})
 
 

@@ -32,7 +32,7 @@ from ..listener.bypass import Bypass
 from ..listener.inbox import Inbox, ListenConnection
 from ..listener.listener import Listener
 from ..outbox.outbox import Outbox
-from ..postgres.proof import DirectConnections
+from ..postgres.proof import prove
 from ..postgres.session import one_line
 from ..sharing.follow import Follower
 from ..sharing.sharing import Sharing
@@ -125,8 +125,7 @@ class Runtime:
         self._listen_pooled: set = set()  # functions of other addons
         self._sharing = Sharing(settings, version, number_of_server())
         self.outbox = Outbox(settings.pooled)
-        self.direct = DirectConnections(settings.direct, settings.pooled)
-        self.module_loading = ModuleLoading(self.direct)
+        self.module_loading = ModuleLoading(settings)
         self._targets_by_code = {
             code_of(row): row for row in self.targets.values() if not isinstance(row, ReplaceTarget)
         }
@@ -195,7 +194,7 @@ class Runtime:
         if module in LISTENING_MODULES:
             return None
         try:
-            parameters = self.direct.prove(database).parameters
+            parameters = prove(self.settings.direct, self.settings.pooled, database).parameters
             public = {key: text for key, text in parameters.items() if not SECRET.search(key)}
             return odoo.sql_db.Connection(DirectPool(parameters), database, public)
         except Exception as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import secrets
 import time
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import psycopg2
 
@@ -56,18 +56,13 @@ class NotProven(psycopg2.OperationalError):
     """Nothing shows that a direct connection leads where the pooled one leads."""
 
 
-class Proven:
-    """A direct connection that was proven a moment ago.
+class Proven(NamedTuple):
+    """A direct connection that was proven a moment ago."""
 
-    :ivar parameters: libpq's, with one address alone and the database's own name
-    :ivar route: where the pooled connection leads
-    :ivar search_path: on the direct connection
-    :ivar user: who logged in there
-    """
-
-    def __init__(self, parameters: Mapping[str, str], route: Route, search_path: str, user: str):
-        self.parameters, self.route = dict(parameters), route
-        self.search_path, self.user = search_path, user
+    parameters: dict[str, str]  # libpq's, with one address alone and the database's own name
+    route: Route  # where the pooled connection leads
+    search_path: str  # on the direct connection
+    user: str  # who logged in there
 
     @property
     def address(self) -> tuple:
@@ -85,29 +80,6 @@ class Proven:
             raise NotProven(SEARCH_PATH.format(route.name, route.search_path, self.search_path))
         if self.user != route.user:
             raise NotProven(ROLE.format(route.name, route.user, self.user))
-
-
-class DirectConnections:
-    """The direct connections of this process to any database, as Odoo's own role.
-
-    :param direct: libpq's parameters of a direct connection
-    :param pooled: libpq's parameters of Odoo's own connections
-    """
-
-    def __init__(self, direct: Mapping[str, str], pooled: Mapping[str, str]):
-        self._direct, self._pooled = direct, pooled
-        self.aliases: dict[
-            str, Route
-        ] = {}  # by a name at the pooler that is not the database's own
-
-    def prove(self, database: str) -> Proven:
-        """Find the direct connection to a database, and prove it; errors as ``prove``."""
-        proven = prove(self._direct, self._pooled, database)
-        if proven.route.database != database:
-            self.aliases[database] = proven.route
-        else:
-            self.aliases.pop(database, None)
-        return proven
 
 
 def prove(direct: Mapping[str, str], pooled: Mapping[str, str], database: str) -> Proven:

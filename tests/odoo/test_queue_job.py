@@ -10,6 +10,7 @@ from ..stack import series
 from ..stack.deployment import running_deployment
 from ..stack.odoo import CHECKOUT, ROLE, Sender
 from ..stack.process import wait_until
+from ..stack.queue_job import job_is_done, wait_for_runner
 from ..stack.wheels import QUEUE_JOB, unpacked
 
 if series.NUMBER != 19:
@@ -43,26 +44,13 @@ def jobs(whole, loaded: str, options: dict | None = None, section: dict | None =
                 conf.write("\n".join(["[queue_job]", *lines, ""]))
         odoo.start()
         with contextlib.closing(Sender(odoo)) as sender:
-            ready = f"queue job runner ready for db {odoo.database}"
-            wait_until(lambda: ready in odoo.log(), ready)
+            wait_for_runner(odoo)
             yield odoo, sender
 
 
 def done(whole, odoo, sender, seconds: float) -> bool:
     """Make a job, and tell whether it is done within so many seconds."""
-    uuid = sender.delay()["uuid"]
-    query = "SELECT state FROM queue_job WHERE uuid = %s"
-    with contextlib.closing(whole.postgres.connect(odoo.database)) as connection:
-        cursor = connection.cursor()
-
-        def state():
-            cursor.execute(query, [uuid])
-            return cursor.fetchone()[0]
-
-        with contextlib.suppress(TimeoutError):
-            return wait_until(lambda: state() == "done", "the job is done", seconds)
-        assert state() == "pending"
-    return False
+    return job_is_done(whole.postgres, odoo, sender, seconds)
 
 
 def sessions(whole, odoo) -> list:

@@ -17,7 +17,6 @@ from bus_alt_connection.config.timing import Timing
 from bus_alt_connection.integration.database_manager import Tools
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.listener import Listener
-from bus_alt_connection.postgres.proof import DirectConnections
 
 from ..stack.deployment import Servers
 from ..stack.process import run_folder, started, wait_until
@@ -64,8 +63,7 @@ def settings_of(servers: Servers, **options) -> Settings:
 
 def tools_of(settings: Settings, *databases: str) -> Tools:
     """Where pg_dump and its like go in an Odoo that knows these databases."""
-    direct = DirectConnections(settings.direct, settings.pooled)
-    return Tools(settings, direct, lambda: databases or (*settings.served, settings.database))
+    return Tools(settings, lambda: databases or (*settings.served, settings.database))
 
 
 CREATE = """

@@ -14,7 +14,7 @@ import pytest
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.listener import Listener
 from bus_alt_connection.listener.status import State
-from bus_alt_connection.postgres.proof import DirectConnections, NotProven, prove
+from bus_alt_connection.postgres.proof import NotProven, prove
 
 from ...stack.deployment import Servers
 from ...stack.odoo import ROLE
@@ -394,14 +394,11 @@ def test_an_alias_is_forgotten_once_it_is_none_any_more(own_servers):
         for name in ("shop", "live"):
             stack.enter_context(database(own_servers.postgres, name, name))
         pooler = stack.enter_context(pgbouncer(own_servers, live="shop"))
-        settings = behind(own_servers, pooler)
-        direct = DirectConnections(settings.direct, settings.pooled)
-        direct.prove("live")
-        assert "live" in direct.aliases
+        tools = tools_of(behind(own_servers, pooler), "live")
+        assert tools.environ(dict) == {}
         pooler.edit("dbname=shop", "dbname=live")
         pooler.admin("RECONNECT")
-        assert direct.prove("live").route.database == "live"
-        assert not direct.aliases
+        assert tools.environ(dict)["PGPORT"] == str(own_servers.postgres.port)
 
 
 def test_the_pooler_ends_an_idle_session_while_a_host_is_silent(own_servers):
