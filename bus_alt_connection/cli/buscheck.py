@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import configparser
-import importlib
 import json
 import os
 import sys
@@ -58,12 +57,6 @@ def printable(text: str) -> str:
     return text
 
 
-def list_databases(resolution) -> list:
-    """Return the databases of this Odoo, as the database manager lists them."""
-    module = importlib.import_module(resolution.found["databases"].module)
-    return module.list_dbs(force=True)
-
-
 class Buscheck(Command):
     """Check that notifications will arrive: start the listener, and send it one"""
 
@@ -97,6 +90,9 @@ class Buscheck(Command):
         # pylint: disable-next=odoo-addons-relative-import
         from odoo.addons.bus_alt_connection.integration import queue_job, resolve, startup
 
+        # pylint: disable-next=odoo-addons-relative-import
+        from odoo.addons.bus_alt_connection.postgres.session import one_line
+
         try:
             settings = startup.load_settings()
         except InvalidSetting as error:
@@ -106,7 +102,13 @@ class Buscheck(Command):
         if "bus_alt_connection" not in resolve.server_wide_modules():
             failed.append("bus_alt_connection is not in server_wide_modules (or --load, here too)")
         findings = [finding.Finding(finding.Mark.FAILED, text) for text in failed]
-        databases = list_databases(resolution) if known.all else settings.served
+        databases, row = settings.served, resolution.found.get("databases")
+        if known.all and row:  # a function that is missing is among what failed
+            try:
+                databases = resolve.function_of(row)(force=True)
+            except Exception as error:
+                text = f"the databases cannot be listed: {one_line(error)}"
+                findings.append(finding.Finding(finding.Mark.FAILED, text, "", False))
         findings += checks.run(settings, databases)
         notes = list(resolution.unloadable)
         if settings.has_direct_settings:

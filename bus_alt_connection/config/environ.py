@@ -25,9 +25,10 @@ def read_environ(environ: Mapping[str, str]) -> dict[str, Value]:
     :raises InvalidSetting: for a file with a password that cannot be read
     """
     found: dict[str, Value] = {}
+    names: dict[str, str] = {}  # of the variables that count, by option
     ignored = []
-    # the names with ODOO_ come last, and count
-    for name in sorted(environ, key=lambda name: name.startswith("ODOO_")):
+    # the last counts: ODOO_… is after IMDISPATCHER_…, and a name with _FILE after that without
+    for name in sorted(environ):
         match = re.fullmatch(r"(ODOO_)?IMDISPATCHER_(\w+)", name)
         text = environ[name]
         if match and KUBERNETES.fullmatch(f"{match.group(2)}={text}"):
@@ -38,9 +39,10 @@ def read_environ(environ: Mapping[str, str]) -> dict[str, Value]:
                 option = option[: -len(FILE)]
                 text = _read_secret(Value(option, text, f"environment variable {name}"))
             if option in found and found[option].text != text:
-                other = name[len("ODOO_") :]
+                other = names[option]
                 _logger.warning("%s and %s are both set and differ: %s counts", other, name, name)
             found[option] = Value(option, text, f"environment variable {name}")
+            names[option] = name
     if ignored:
         _logger.warning(
             "ignored the environment variables %s: Kubernetes sets them for a Service of this name."

@@ -1,13 +1,12 @@
 # License AGPL-3.0 or later (https://www.gnu.org/licenses/agpl).
-"""Odoo's bus: what its dispatcher waits on, and when it is started."""
+"""Odoo's bus: what its dispatcher waits on, who missed something, and when it is started."""
 
 from __future__ import annotations
 
-import functools
 import logging
 import random
 import time
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import odoo
 
@@ -29,21 +28,28 @@ from .resolve import import_attribute
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.catchup")
 
 
-class MissedMessages:
-    """Asks Odoo's databases who missed something, on Odoo's own pooled connections."""
+class BusInbox(Inbox):
+    """What Odoo's bus waits on; who missed something is asked on Odoo's own pooled connections."""
+
+    fixed_fileno = True
 
     def __init__(self, row: ListenTarget):
+        super().__init__(row.channel, catch_up_while_deaf=True)
         self._row = row
         self._searched_at: dict[str, float] = {}  # by database; monotonic seconds
         self._found: dict[str, set[int]] = {}  # by database: the messages of the last search
-        self._channels: list = []  # of those who are told
 
-    def payloads_for_missed(self, age: float) -> list[list[str]]:
+    def is_valid(self, payload: str) -> bool:
+        return is_valid_payload(payload, self._row.nested_channels)
+
+    def catch_up_payloads(self, told: Sequence = ()) -> list[list[str]]:
+        channels = [channel for (payload,) in told for channel in as_subscribed(payload)]
+        return in_batches(covering_channels(self._subscriptions(), channels))
+
+    def find_missed(self, age: float) -> list[list[str]]:
         """Return payloads, in batches, for those who missed something; the newest first.
 
         A database that does not answer is left out.
-
-        :param age: seconds in which notifications may have been missed
         """
         subscriptions = self._subscriptions()
         channels = (
@@ -51,13 +57,7 @@ class MissedMessages:
             for database in self._databases()
             for text in self._missed_in(database, age)
         )
-        self._channels = list(dict.fromkeys(c for c in channels if c in subscriptions))
-        return in_batches(self._channels)
-
-    def payloads_for_everybody(self) -> list[list[str]]:
-        """Return payloads, in batches, for all but those who were told just now."""
-        told, self._channels = self._channels, []
-        return in_batches(covering_channels(self._subscriptions(), told))
+        return in_batches(list(dict.fromkeys(c for c in channels if c in subscriptions)))
 
     def use_pool(self) -> None:
         """Wait for a connection of Odoo's pool and for the pooler, as a websocket does.
@@ -92,21 +92,6 @@ class MissedMessages:
         before = self._found.get(database, set())
         self._searched_at[database], self._found[database] = now, set(messages)
         return [channel for number, channel in messages.items() if number not in before]
-
-
-def make_inbox(row: ListenTarget) -> Inbox:
-    """Return the inbox of Odoo's bus."""
-    missed = MissedMessages(row)
-    is_valid = functools.partial(is_valid_payload, nested_channels=row.nested_channels)
-    return Inbox(
-        row.channel,
-        catch_up_while_deaf=True,
-        fixed_fileno=True,
-        is_valid=is_valid,
-        catch_up_payloads=missed.payloads_for_everybody,
-        find_missed=missed.payloads_for_missed,
-        use_pool=missed.use_pool,
-    )
 
 
 def start_bus(row: ListenTarget | None) -> list[str]:

@@ -8,17 +8,18 @@ import time
 
 from ..config.timing import AFTER_UNEXPECTED_ERROR
 from ..listener.inbox import Inbox
-from .odoo_functions import SERVER, ListenTarget
+from .odoo_functions import SERVER
 from .resolve import import_attribute
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
 
-def make_inbox(row: ListenTarget) -> Inbox:
-    """Return the inbox of a cron thread or worker."""
-    # where Odoo has no such function, a cron worker looks at all databases whatever arrives
-    databases = getattr(import_attribute(SERVER), "cron_database_list", list)
-    return Inbox(row.channel, list_databases=lambda: list(databases()))
+class CronInbox(Inbox):
+    """What a cron thread or worker waits on."""
+
+    def list_databases(self) -> list[str]:
+        # where Odoo has no such function, a cron worker looks at all databases whatever arrives
+        return list(getattr(import_attribute(SERVER), "cron_database_list", list)())
 
 
 def run_forever(cron_thread, *args, **kwargs) -> None:

@@ -94,11 +94,9 @@ class ModuleLoading:
             # fails now, and in time: psycopg2's own way has no limit in the gevent process
             proven = prove(self._settings.direct, self._settings.pooled, database)
             proven.check_update()
-            target = proven.parameters
-            public = {key: text for key, text in target.items() if not SECRET.search(key)}
-            key, pool = (threading.get_ident(), database), DirectPool(target)
+            key, pool = (threading.get_ident(), database), DirectPool(proven.parameters)
             try:
-                connection = odoo.sql_db.Connection(pool, database, public)
+                connection = pool.connection(database)
                 connection.cursor().close()  # connects, or fails now
                 self._direct[key] = connection
                 yield
@@ -107,7 +105,11 @@ class ModuleLoading:
                 pool.close_all()
 
     def load_modules(self, load_modules, registry, *args, **kwargs):
-        """Install, update and remove modules (``load_modules``) in a session."""
+        """Install, update and remove modules (``load_modules``) in a session, whatever gave the
+        registry its connection."""
+        pooled = getattr(registry, "_db", None)
+        if pooled is not None and not isinstance(pooled, RegistryConnection):
+            registry._db = RegistryConnection(pooled, self)
         # 14.0 hands over the registry's connection; up to 18.0 the third of args tells
         if not kwargs.get("update_module", args[2] if len(args) > 2 else False):
             return load_modules(registry, *args, **kwargs)
@@ -142,6 +144,11 @@ class DirectPool(odoo.sql_db.ConnectionPool):
     def __init__(self, parameters: Mapping[str, str]):
         super().__init__(MAX_CONNECTIONS_PER_LOAD)
         self._parameters = parameters
+
+    def connection(self, database: str) -> odoo.sql_db.Connection:
+        """Return what gives cursors on connections of this pool."""
+        public = {key: text for key, text in self._parameters.items() if not SECRET.search(key)}
+        return odoo.sql_db.Connection(self, database, public)
 
     def borrow(self, _connection_info):
         return super().borrow(self._parameters)

@@ -74,11 +74,6 @@ TOOLS, MANAGER_TOOLS = "pg_dump and psql", "pg_dump and psql of the database man
 OTHER_TOOLS, BACKUP, RESTORE = "pg_dump and psql of other addons", "backup", "restore"
 QUEUE_JOB = "sessions of queue_job"
 
-# what each kind has in common
-IMBUS = {"channel": "imbus"}
-CRON_TRIGGER = {"channel": "cron_trigger"}
-NOTIFY = {"inner_function": "notify"}
-
 TARGETS = (
     # functions that listen; 14.0 starts cron jobs by the clock alone
     ListenTarget(
@@ -86,22 +81,29 @@ TARGETS = (
         UNRELEASED,
         DISPATCHER,
         "BusDispatcher._listener_loop",
-        **IMBUS,
+        channel="imbus",
         subscriptions="dispatch._topic_by_channel",
         nested_channels=True,
     ),
     ListenTarget(
-        BUS_LOOP, 16, BUS, "ImDispatch.loop", **IMBUS, subscriptions="dispatch._channels_to_ws"
+        BUS_LOOP,
+        16,
+        BUS,
+        "ImDispatch.loop",
+        channel="imbus",
+        subscriptions="dispatch._channels_to_ws",
     ),
-    ListenTarget(BUS_LOOP, 14, BUS, "ImDispatch.loop", **IMBUS, subscriptions="dispatch.channels"),
-    ListenTarget(CRON_THREAD, 15, SERVER, "ThreadedServer.cron_thread", **CRON_TRIGGER),
-    ListenTarget(CRON_WORKER, 15, SERVER, "WorkerCron.start", **CRON_TRIGGER),
+    ListenTarget(
+        BUS_LOOP, 14, BUS, "ImDispatch.loop", channel="imbus", subscriptions="dispatch.channels"
+    ),
+    ListenTarget(CRON_THREAD, 15, SERVER, "ThreadedServer.cron_thread", channel="cron_trigger"),
+    ListenTarget(CRON_WORKER, 15, SERVER, "WorkerCron.start", channel="cron_trigger"),
     # functions that send NOTIFY
-    SendTarget(BUS_NOTIFY, UNRELEASED, BUS, "BusBus._ensure_notify_hook", **NOTIFY),
-    SendTarget(BUS_NOTIFY, 19, BUS, "BusBus._ensure_hooks", **NOTIFY),
-    SendTarget(BUS_NOTIFY, 17, BUS, "ImBus._ensure_hooks", **NOTIFY),
-    SendTarget(BUS_NOTIFY, 15, BUS, "ImBus._sendmany", **NOTIFY),
-    SendTarget(BUS_NOTIFY, 14, BUS, "ImBus.sendmany", **NOTIFY),
+    SendTarget(BUS_NOTIFY, UNRELEASED, BUS, "BusBus._ensure_notify_hook", inner_function="notify"),
+    SendTarget(BUS_NOTIFY, 19, BUS, "BusBus._ensure_hooks", inner_function="notify"),
+    SendTarget(BUS_NOTIFY, 17, BUS, "ImBus._ensure_hooks", inner_function="notify"),
+    SendTarget(BUS_NOTIFY, 15, BUS, "ImBus._sendmany", inner_function="notify"),
+    SendTarget(BUS_NOTIFY, 14, BUS, "ImBus.sendmany", inner_function="notify"),
     SendTarget(CRON_NOTIFY, 17, CRON, "IrCron._notifydb"),
     SendTarget(CRON_NOTIFY, 15, CRON, "ir_cron._notifydb"),
     # functions that connect for a registry, whose modules are then loaded

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import sys
 from typing import Callable
 
 import odoo
@@ -40,14 +39,11 @@ def install(settings: Settings, version: str) -> None:
     # the gevent process, which has no runner of queue_job, would log it a second time
     if not odoo.evented:
         _describe_queue_job(settings, resolution)
-    replacements = _replacements(runtime)
+    replacements = list_replacements(runtime)
     for row in resolution.found.values():
         if isinstance(row, odoo_functions.ReplaceTarget):
             try:
-                if row.name == odoo_functions.CONNECTIONS:
-                    replace_db_connect(runtime)
-                else:
-                    replace(row, replacements[row.name])
+                replace(row, replacements[row.name])
             except Exception as error:  # another addon may have put anything there
                 _logger.error("%s", NOT_REPLACED.format(row, error, consequence(row)))
 
@@ -60,18 +56,6 @@ def _describe_queue_job(settings: Settings, resolution: Resolution) -> None:
         _logger.warning("where queue_job's runner connects is not known: %r", error)
 
 
-def replace_db_connect(runtime: Runtime) -> None:
-    """Let ``odoo.sql_db.db_connect`` look at the function that calls it."""
-    original = odoo.sql_db.db_connect
-
-    @functools.wraps(original)
-    def db_connect(*args, **kwargs):
-        caller = sys._getframe(1)  # the function of Odoo that calls db_connect
-        return runtime.connect(caller, original, *args, **kwargs)
-
-    odoo.sql_db.db_connect = db_connect
-
-
 def replace(row: odoo_functions.Target, replacement: Callable) -> None:
     """Let a function be replaced by one that is given the original, then its arguments."""
     owner, original = owner_of(row), function_of(row)
@@ -82,14 +66,12 @@ def replace(row: odoo_functions.Target, replacement: Callable) -> None:
         return replacement(original, *args, **kwargs)
 
     # a classmethod: getattr has bound it, so the replacement must not be bound again
-    setattr(owner, name, staticmethod(replaced) if inspect.ismethod(original) else replaced)
+    is_bound = inspect.isclass(owner) and inspect.ismethod(original)
+    setattr(owner, name, staticmethod(replaced) if is_bound else replaced)
 
 
-def _replacements(runtime: Runtime) -> dict[str, Callable]:
-    """Return what each function is replaced by: it is given the original, then its arguments.
-
-    :raises RuntimeError: where this is not about the rows that are in the table
-    """
+def list_replacements(runtime: Runtime) -> dict[str, Callable]:
+    """Return what each function is replaced by: it is given the original, then its arguments."""
     settings = runtime.settings
     tools = database_manager.Tools(settings, runtime.list_databases)
     databases = database_manager.DatabaseList(settings)
@@ -97,9 +79,10 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
     if settings.metrics_enabled:
         pages[metrics.PATH] = functools.partial(metrics.respond, runtime)
     start_bus = functools.partial(bus.start_bus, runtime.targets.get(odoo_functions.BUS_LOOP))
-    replacements = {
+    return {
+        odoo_functions.CONNECTIONS: runtime.connect,
         odoo_functions.STATEMENTS: runtime.execute,
-        odoo_functions.MODULE_UPDATES: runtime.load_modules,
+        odoo_functions.MODULE_UPDATES: runtime.module_loading.load_modules,
         odoo_functions.REGISTRY_LOCKS: runtime.module_loading.new_registry,
         odoo_functions.REQUESTS: Middleware(pages, start_bus),
         odoo_functions.WEBSOCKETS: websockets_16.wake,
@@ -114,10 +97,3 @@ def _replacements(runtime: Runtime) -> dict[str, Callable]:
         odoo_functions.RESTORE: tools.restore,
         odoo_functions.QUEUE_JOB: functools.partial(queue_job.connection_info, settings),
     }
-    rows = {
-        row.name for row in odoo_functions.TARGETS if isinstance(row, odoo_functions.ReplaceTarget)
-    }
-    rows.remove(odoo_functions.CONNECTIONS)  # replaced by ``replace_db_connect``
-    if replacements.keys() != rows:
-        raise RuntimeError(f"not both a row and a replacement: {replacements.keys() ^ rows}")
-    return replacements

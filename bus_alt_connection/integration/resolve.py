@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import operator
@@ -141,16 +142,10 @@ def _codes(function: Callable) -> list[CodeType]:
         code = getattr(each, "__code__", None)
         if inspect.iscode(code) and code not in codes:
             codes.append(code)
-            cells = getattr(each, "__closure__", None) or ()
-            waiting += [cell.cell_contents for cell in cells if callable(_content(cell))]
+            for cell in getattr(each, "__closure__", None) or ():
+                with contextlib.suppress(ValueError):  # an empty one has no contents
+                    waiting += filter(callable, [cell.cell_contents])
     return codes
-
-
-def _content(cell):
-    try:
-        return cell.cell_contents
-    except ValueError:  # empty
-        return None
 
 
 def server_wide_modules() -> list[str]:

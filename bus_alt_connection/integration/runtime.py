@@ -16,8 +16,8 @@ import contextlib
 import dis
 import functools
 import logging
-import os
 import re
+import sys
 import threading
 from types import CodeType, FrameType
 
@@ -27,7 +27,6 @@ import odoo
 
 from ..config.parameters import DEFAULT_DATABASE, Settings
 from ..config.timing import STOP_TIMEOUT
-from ..config.values import SECRET
 from ..listener.bypass import Bypass
 from ..listener.inbox import Inbox, ListenConnection
 from ..listener.listener import Listener
@@ -36,10 +35,12 @@ from ..postgres.proof import prove
 from ..postgres.session import one_line
 from ..sharing.follow import Follower
 from ..sharing.sharing import Sharing
-from . import bus, cron
+from .bus import BusInbox
+from .cron import CronInbox
 from .loading import DirectPool, ModuleLoading, RegistryConnection, for_transaction
 from .odoo_functions import TARGETS, ListenTarget, LoadTarget, ReplaceTarget, SendTarget, Target
 from .resolve import Resolution, code_of
+from .startup import number_of_server
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.hooks")
 
@@ -47,7 +48,6 @@ LISTENING_MODULES = {row.module for row in TARGETS if isinstance(row, ListenTarg
 NO_DIRECT_LISTEN = (
     "%s.%s listens on the pooled connection, where nothing may arrive: no direct connection: %s"
 )
-SERVER_VARIABLE = "BUS_ALT_CONNECTION_SERVER"
 # what a function that listens by itself has among its constants
 LISTEN_CONSTANT = re.compile(r"\s*listen\s+(\w+|\"\w+\"|{\w*}|%s)?\s*;?\s*", re.I)
 
@@ -82,18 +82,6 @@ def listens(code: CodeType) -> bool:
     """Tell whether a function that connects runs LISTEN itself."""
     texts = (text for text in code.co_consts if isinstance(text, str))
     return any(LISTEN_CONSTANT.fullmatch(text) for text in texts)
-
-
-def number_of_server() -> int:
-    """Return the same number in all processes of one Odoo server: that of its first one.
-
-    Workers are forked later; the gevent process is a program of its own, which may run alone.
-    """
-    own, parent = os.getpid(), os.getppid()
-    if odoo.evented:
-        return parent if os.environ.get(SERVER_VARIABLE) == str(parent) else own
-    os.environ[SERVER_VARIABLE] = str(own)  # for the gevent process
-    return own
 
 
 class OutboxConnection:
@@ -161,26 +149,27 @@ class Runtime:
             frame = frame.f_back
         return None
 
-    def connect(self, caller: FrameType, db_connect, database, *args, **kwargs):
+    def connect(self, db_connect, to: str, *args, **kwargs):
         """Return what each kind of function in the table needs.
 
-        :param caller: the frame of the function that calls ``db_connect``
         :param db_connect: Odoo's own, or what another addon has put there before
+        :param to: a database; the name is that of Odoo's parameter
         """
+        caller = sys._getframe(2)  # what is in the place of ``db_connect`` calls this
         row = self._row_of(caller)
         # a registry means a database of that name, any other caller the system database
-        if database == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
-            database = self.settings.database
+        if to == DEFAULT_DATABASE and not isinstance(row, LoadTarget):
+            to = self.settings.database
         if isinstance(row, ListenTarget):
-            make_inbox = bus.make_inbox if row.subscriptions else cron.make_inbox
-            return ListenConnection(make_inbox(row), self.subscribe)
+            inbox = BusInbox(row) if row.subscriptions else CronInbox(row.channel)
+            return ListenConnection(inbox, self.subscribe)
         if isinstance(row, SendTarget):
             return OutboxConnection(self.outbox)
         if row is None and listens(caller.f_code):
-            connection = self._direct_for(caller, database)
+            connection = self._direct_for(caller, to)
             if connection is not None:
                 return connection
-        connection = db_connect(database, *args, **kwargs)
+        connection = db_connect(to, *args, **kwargs)
         if isinstance(row, LoadTarget) and not kwargs.get("readonly"):
             return RegistryConnection(connection, self.module_loading)
         return connection
@@ -194,9 +183,8 @@ class Runtime:
         if module in LISTENING_MODULES:
             return None
         try:
-            parameters = prove(self.settings.direct, self.settings.pooled, database).parameters
-            public = {key: text for key, text in parameters.items() if not SECRET.search(key)}
-            return odoo.sql_db.Connection(DirectPool(parameters), database, public)
+            proven = prove(self.settings.direct, self.settings.pooled, database)
+            return DirectPool(proven.parameters).connection(database)
         except Exception as error:
             if (module, name) not in self._listen_pooled:
                 self._listen_pooled.add((module, name))
@@ -209,14 +197,6 @@ class Runtime:
         if isinstance(query, str) and self.module_loading.connection(cursor.dbname) is None:
             query = for_transaction(cursor.dbname, query)
         return execute(cursor, query, *args, **kwargs)
-
-    def load_modules(self, load_modules, registry, *args, **kwargs):
-        """Install, update and remove modules in a session, whatever gave the registry its
-        connection."""
-        pooled = getattr(registry, "_db", None)
-        if pooled is not None and not isinstance(pooled, RegistryConnection):
-            registry._db = RegistryConnection(pooled, self.module_loading)
-        return self.module_loading.load_modules(load_modules, registry, *args, **kwargs)
 
     def reexec(self, reexec, *args, **kwargs):
         """Replace the process, which ``_reexec`` does at once, after what is left is sent."""

@@ -19,6 +19,7 @@ from ..config.values import InvalidSetting
 _logger = logging.getLogger("odoo.addons.bus_alt_connection")
 
 ADDON = os.path.dirname(os.path.dirname(__file__))
+SERVER_VARIABLE = "BUS_ALT_CONNECTION_SERVER"
 
 NOTHING_SET = (
     "bus_alt_connection is loaded, but no imdispatcher_db_* setting is: LISTEN goes where"
@@ -38,19 +39,16 @@ def version() -> str:
         return ast.literal_eval(manifest.read())["version"]
 
 
-def repeats_parent() -> bool:
-    """Tell whether this is the gevent process of a prefork server, which has logged the same.
+def number_of_server() -> int:
+    """Return the same number in all processes of one Odoo server: that of its first one.
 
-    One that was started by itself (``odoo gevent``) has not.
+    Workers are forked later; the gevent process is a program of its own, which may run alone.
     """
-    if not odoo.evented:
-        return False
-    try:
-        with open(f"/proc/{os.getppid()}/cmdline", encoding="utf-8", errors="replace") as file:
-            parent = file.read().split("\0")
-    except OSError:  # not Linux
-        return True
-    return sys.argv[0] in parent and "gevent" not in parent
+    own, parent = os.getpid(), os.getppid()
+    if odoo.evented:
+        return parent if os.environ.get(SERVER_VARIABLE) == str(parent) else own
+    os.environ[SERVER_VARIABLE] = str(own)  # for the gevent process
+    return own
 
 
 def load_settings() -> parameters.Settings:
@@ -71,7 +69,9 @@ def start() -> None:
     :raises SystemExit: on a bad setting, after one line in the log. Nothing else stops the server:
         it is not to be worse than without the addon.
     """
-    if not repeats_parent():
+    # the gevent process of a prefork server would repeat what its parent has logged
+    repeats = number_of_server() != os.getpid()
+    if not repeats:
         # another addon of the same name may come first in addons_path: show which one this is
         _logger.info("bus_alt_connection %s from %s", version(), ADDON)
     try:
@@ -91,7 +91,7 @@ def start() -> None:
             install(settings, version())
         except Exception:
             _logger.critical(CANNOT_BEGIN, exc_info=True)
-    elif not repeats_parent():
+    elif not repeats:
         _logger.warning("%s%s", NOTHING_SET, _what_works(settings))
 
 

@@ -118,22 +118,24 @@ class CatchUp:
 
     def _take_found(self, now: float) -> None:
         """Take what searches have found, and begin rounds that need not wait any longer."""
+        found: dict[Inbox, list] = {}
         for inbox, search in list(self._searches.items()):
             if search.done():
                 del self._searches[inbox]
                 # without an answer everybody is told all the same
-                found = [] if search.exception() else search.result()
-                self._pending.extendleft((inbox, payloads) for payloads in reversed(found))
-                if found and not self._last and not self._answer:
+                found[inbox] = [] if search.exception() else search.result()
+                self._pending.extendleft((inbox, payloads) for payloads in reversed(found[inbox]))
+                if found[inbox] and not self._last and not self._answer:
                     self._due = now
         for inbox, deadline in list(self._rounds.items()):
             if inbox not in self._searches or now >= deadline:
                 del self._rounds[inbox]
-                self._begin_round(inbox)
+                # a search that ends later was not waited for: those whom it finds are told twice
+                self._begin_round(inbox, found.get(inbox, []))
 
-    def _begin_round(self, inbox: Inbox) -> None:
+    def _begin_round(self, inbox: Inbox, told: list[list[str]]) -> None:
         try:
-            self._pending.extend((inbox, payloads) for payloads in inbox.catch_up_payloads())
+            self._pending.extend((inbox, payloads) for payloads in inbox.catch_up_payloads(told))
         except Exception as error:
             inbox.needs_catch_up = True  # once PostgreSQL has taken the next probe
             if type(error) not in _logged_errors:

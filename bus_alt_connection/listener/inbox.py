@@ -11,7 +11,7 @@ import contextlib
 import logging
 import re
 import threading
-from typing import Callable, Collection
+from typing import Callable, Collection, Sequence
 
 from psycopg2.extensions import Notify
 
@@ -35,39 +35,23 @@ class Inbox(AnyInbox):
     :param channel: that Odoo's function listens on
     :param catch_up_while_deaf: whether Odoo looks for what it missed also while nothing arrives,
         as the bus does; it then has something to look for from the start
-    :param fixed_fileno: whether its loop asks for ``fileno`` only once, as the bus does
-    :param is_valid: tells of a payload whether Odoo's loop survives it
-    :param catch_up_payloads: returns payloads, in batches, that let Odoo look at all that it serves
-    :param find_missed: returns payloads, in batches, for those who missed something in so many
-        seconds; called in a thread of its own, since it waits for the database
-    :param use_pool: waits for a connection of Odoo's pool, uses it and gives it back; called in
-        such a thread too
-    :param list_databases: returns the payloads for which ``ALL_DATABASES`` stands; called in Odoo's
-        own thread, since it may have to wait for the database
     """
 
-    def __init__(
-        self,
-        channel: str,
-        catch_up_while_deaf: bool = False,
-        fixed_fileno: bool = False,
-        is_valid: Callable[[str], bool] = lambda payload: True,
-        catch_up_payloads: Callable[[], list[list[str]]] = lambda: [[ALL_DATABASES]],
-        find_missed: Callable[[float], list[list[str]]] | None = None,
-        use_pool: Callable[[], object] | None = None,
-        list_databases: Callable[[], Collection[str]] = lambda: [ALL_DATABASES],
-    ):
+    fixed_fileno = False  # whether its loop asks for ``fileno`` only once, as the bus does
+    # methods of the bus, called in threads of their own, since they wait for the database: the
+    # first returns payloads, in batches, for those who missed something in so many seconds; the
+    # second takes a connection of Odoo's pool, uses it and gives it back
+    find_missed: Callable[[float], list[list[str]]] | None = None
+    use_pool: Callable[[], object] | None = None
+
+    def __init__(self, channel: str, catch_up_while_deaf: bool = False):
         super().__init__(channel, catch_up_while_deaf)
-        self.fixed_fileno = fixed_fileno
-        self.catch_up_payloads = catch_up_payloads
-        self.find_missed, self.use_pool = find_missed, use_pool
         # browsers may have subscribed before LISTEN has run: the bus looks once from the start
         self.needs_catch_up = catch_up_while_deaf
         self.rejected_count = 0  # payloads that were kept from Odoo
         self.closed = 0
         self.notifies: list = []
         self.feed = None  # a ``sharing.follow.Feed``, where Odoo's loop reads what a leader tells
-        self._is_valid, self._list_databases = is_valid, list_databases
         self._wakeup = Wakeup()
         self._lock = threading.Lock()  # guards _arrived
         # equal payloads merge: a cron worker may be busy for an hour
@@ -76,9 +60,25 @@ class Inbox(AnyInbox):
     def __repr__(self) -> str:
         return f"<Inbox {self.channel}>"
 
+    def is_valid(self, payload: str) -> bool:
+        """Tell whether Odoo's loop survives this payload."""
+        return True
+
+    def catch_up_payloads(self, told: Sequence = ()) -> list[list[str]]:
+        """Return payloads, in batches, that let Odoo look at all that it serves.
+
+        :param told: batches for those who missed something, who are left out
+        """
+        return [[ALL_DATABASES]]
+
+    def list_databases(self) -> Collection[str]:
+        """Return the payloads for which ``ALL_DATABASES`` stands; called in Odoo's own thread,
+        since it may have to wait for the database."""
+        return [ALL_DATABASES]
+
     def deliver(self, payloads: Collection[str]) -> None:
         """Let Odoo's loop wake and find these payloads, but for those that it does not survive."""
-        valid = [payload for payload in payloads if self._is_valid(payload)]
+        valid = [payload for payload in payloads if self.is_valid(payload)]
         if len(valid) < len(payloads) and not self.rejected_count:
             _logger.warning(NOT_READABLE, self.channel)
         self.rejected_count += len(payloads) - len(valid)
@@ -103,7 +103,7 @@ class Inbox(AnyInbox):
         if ALL_DATABASES in arrived:
             del arrived[ALL_DATABASES]
             try:
-                arrived.update(dict.fromkeys(self._list_databases()))
+                arrived.update(dict.fromkeys(self.list_databases()))
             except Exception as error:
                 self.needs_catch_up = True  # once PostgreSQL has taken the next probe
                 if self.feed:

@@ -171,7 +171,7 @@ class Listener(threading.Thread):
                 session.listen([PROBE_CHANNEL, *wanted])
                 self._backoff.listening(self._clock())
                 self._channels, unproven = wanted, True
-                self.status.mark_starting(wanted)
+                self.status.channels = wanted
             if unproven:
                 self._prober.listening(self._clock())
             self._run_due()

@@ -86,6 +86,7 @@ class ListenerStatus:
         self.round_trip: float | None = None  # of the last probe of its own, seconds
         self.reminder = NEVER  # when there is something to log again
         self._deaf_since: float | None = None
+        self._heard: set[str] = set()  # channels that are logged as listening
         # whether the log shows the present problem: only then its end is logged, too
         self._logged = not quiet
         self._rate_limit = RateLimit(LOG_BURST, timing.log_interval)
@@ -107,7 +108,7 @@ class ListenerStatus:
         """
         self.where, self.proven = where, now
         self.round_trip = self.round_trip if round_trip is None else round_trip
-        if self.state is State.LISTENING:
+        if self.state is State.LISTENING and self._heard.issuperset(self.channels):
             return
         text = "listening"
         if self._deaf_since is not None:
@@ -115,6 +116,7 @@ class ListenerStatus:
         if self._logged:
             took = 1000 * (round_trip or 0)
             _logger.info("%s: %s at %s, heard after %.0f ms", self._names, text, where, took)
+        self._heard.update(self.channels)
         self.state, self.reason, self.error = State.LISTENING, "", None
         self.reminder, self._deaf_since, self._logged = NEVER, None, not self._quiet
 

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import time
+from concurrent.futures import Future
 
 from odoo.sql_db import db_connect
 from odoo.tests import common, tagged
@@ -11,9 +12,11 @@ from odoo.tests import common, tagged
 from odoo.addons.bus_alt_connection.config.timing import (
     MISSED_MARGIN,
     MISSED_STATEMENT_TIMEOUT_MS,
+    MISSED_TIMEOUT,
 )
-from odoo.addons.bus_alt_connection.integration.bus import MissedMessages
+from odoo.addons.bus_alt_connection.integration.bus import BusInbox
 from odoo.addons.bus_alt_connection.integration.resolve import resolve
+from odoo.addons.bus_alt_connection.listener.catch_up import CatchUp
 
 
 @tagged("post_install", "-at_install")
@@ -21,9 +24,10 @@ class TestMissed(common.TransactionCase):
     def setUp(self):
         super().setUp()
         self.database = self.env.cr.dbname
-        self.messages = MissedMessages(resolve().found["bus"])
+        self.inbox = BusInbox(resolve().found["bus"])
+        self.addCleanup(self.inbox.close)
         self.subscriptions = {self.channel(name): {name} for name in ("recent", "old", "other")}
-        self.patch(MissedMessages, "_subscriptions", lambda messages: self.subscriptions)
+        self.patch(self.inbox, "_subscriptions", lambda: self.subscriptions)
         self.addCleanup(self.execute, "DELETE FROM bus_bus WHERE message = 'test_missed'")
 
     def channel(self, name):
@@ -42,7 +46,7 @@ class TestMissed(common.TransactionCase):
         )
 
     def missed(self, age=10.0):
-        return self.told(self.messages.payloads_for_missed(age))
+        return self.told(self.inbox.find_missed(age))
 
     def told(self, batches):
         return [channel[-1] for (payload,) in batches for channel in json.loads(payload)]
@@ -51,21 +55,22 @@ class TestMissed(common.TransactionCase):
         self.insert(self.channel("old"), 10.0 + MISSED_MARGIN + 60)
         self.insert(self.channel("recent"), 10.0 + MISSED_MARGIN - 60)
         self.insert(self.channel("nobody is subscribed"))
-        self.assertEqual(self.missed(), ["recent"])
-        everybody = self.told(self.messages.payloads_for_everybody())
+        found = self.inbox.find_missed(10.0)
+        self.assertEqual(self.told(found), ["recent"])
+        everybody = self.told(self.inbox.catch_up_payloads(found))
         self.assertEqual(set(everybody), {"old", "other"}, "the others, but not once more")
         self.assertEqual(self.missed(), [])
         self.insert(self.channel("recent"))
         self.assertEqual(self.missed(), ["recent"])
         self.assertEqual(self.missed(), [])
-        everybody = self.told(self.messages.payloads_for_everybody())
+        everybody = self.told(self.inbox.catch_up_payloads())
         self.assertEqual(set(everybody), {"recent", "old", "other"})
 
     def test_a_channel_that_is_a_text(self):
         """14.0 and 15.0 have them; that database is then known by another channel."""
         self.subscriptions["uuid"] = {"visitor"}
         self.insert("uuid")
-        self.assertEqual(self.messages.payloads_for_missed(10.0), [['["uuid"]']])
+        self.assertEqual(self.inbox.find_missed(10.0), [['["uuid"]']])
 
     def test_the_newest_first(self):
         self.insert(self.channel("other"))
@@ -81,7 +86,29 @@ class TestMissed(common.TransactionCase):
         self.assertLess(time.monotonic() - begin, MISSED_STATEMENT_TIMEOUT_MS / 1000 + 2)
         self.assertEqual(self.missed(), ["recent"], "the next search finds it")
 
+    def test_a_search_that_ends_late_leaves_none_out_of_the_next_round(self):
+        """Who is left out of a round was told by the search that this round has waited for."""
+        started, told = [], []
+
+        def start(_name, function):
+            started.append((Future(), function))
+            return started[-1][0]
+
+        catch_up = CatchUp(lambda first, last: first, start=start)
+        self.inbox.use_pool = None  # else each batch waits for it
+        self.inbox.deliver = lambda payloads: told.extend(self.told([payloads]))
+        for outage in (100.0, 200.0):
+            self.insert(self.channel("recent"))
+            catch_up.schedule(outage, [self.inbox])
+            catch_up.deliver_due(outage + MISSED_TIMEOUT + 0.1)
+            self.assertEqual(set(told), {"recent", "old", "other"}, outage)
+            future, find = started.pop()
+            future.set_result(find())
+            catch_up.deliver_due(outage + 10.0)
+            self.assertEqual(told[-1], "recent")
+            told.clear()
+
     def test_no_other_database_is_connected_to(self):
         self.subscriptions = {("template1", "recent"): {1}}
-        self.assertEqual(self.messages._databases(), [])
-        self.messages.use_pool()
+        self.assertEqual(self.inbox._databases(), [])
+        self.inbox.use_pool()

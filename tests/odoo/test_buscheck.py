@@ -73,6 +73,14 @@ def test_broken(idle):
     assert done.stdout.splitlines()[-1].startswith("Notifications do NOT arrive: ")
 
 
+def test_all_databases_where_odoo_cannot_list_them(idle):
+    done = idle.buscheck("--all", "--db-filter=.", "--db_port=1")
+    assert done.returncode == 1
+    assert "db_host and db_port: " in done.stdout, done.stderr
+    assert "Check Odoo's own db_host, db_port" in done.stdout
+    assert "the databases cannot be listed" in done.stdout
+
+
 def test_a_bad_setting(idle):
     idle.environ["IMDISPATCHER_DB_PORT"] = "abc"
     done = idle.buscheck()

@@ -10,7 +10,8 @@ from .conftest import running
 
 BUS = ('"ImDispatch.loop"', '"ImDispatch.loop_of_tomorrow"')
 TOOLS = ('"exec_pg_environ"', '"exec_pg_environ_of_tomorrow"')
-NOTIFY = ('"inner_function": "notify"', '"inner_function": "notify_of_tomorrow"')
+NOTIFY = ('inner_function="notify"', 'inner_function="notify_of_tomorrow"')
+LIST = ('"list_dbs"', '"list_dbs_of_tomorrow"')
 CRON = ('"ThreadedServer.cron_thread"', '"ThreadedServer.cron_thread_of_tomorrow"')
 
 
@@ -46,6 +47,16 @@ def test_a_bus_that_moved(deployment, tmp_path):
         done = site.odoo.buscheck()
         assert done.returncode == 1
         assert "ImDispatch.loop_of_tomorrow" in done.stdout
+
+
+def test_a_list_of_databases_that_moved(deployment, tmp_path):
+    """All are asked for, but which these are is not known."""
+    options = {"options": deployment.direct_settings, **renamed(tmp_path, LIST)}
+    with deployment.odoo(start=False, **options) as odoo:
+        done = odoo.buscheck("--all")
+        assert done.returncode == 1
+        assert "list_dbs_of_tomorrow" in done.stdout, done.stderr
+        assert "a NOTIFY on the pooled connection was heard at" in done.stdout
 
 
 def test_a_sender_that_moved(deployment, tmp_path):

@@ -15,10 +15,10 @@ import pytest
 from bus_alt_connection.config.parameters import Settings, load
 from bus_alt_connection.config.timing import Timing
 from bus_alt_connection.integration.database_manager import Tools
-from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.listener import Listener
 
 from ..stack.deployment import Servers
+from ..stack.inboxes import inbox_with
 from ..stack.process import run_folder, started, wait_until
 
 # a tenth of the real times, for tests in which the time itself is not the point
@@ -123,7 +123,7 @@ class Loop(threading.Thread):
 
     def __init__(self, table: Table, channel: str = CHANNEL, **inbox):
         super().__init__(daemon=True)
-        self.inbox = Inbox(channel, **inbox)
+        self.inbox = inbox_with(channel, **inbox)
         self.payloads: list[str] = []
         self.shown: list[int] = []
         self._table = table
@@ -183,7 +183,7 @@ def listen():
             loop = Loop(
                 table,
                 catch_up_while_deaf=True,
-                catch_up_payloads=lambda: [[json.dumps(["everything"])]],
+                catch_up_payloads=lambda told: [[json.dumps(["everything"])]],
             )
             stack.callback(loop.inbox.close)
             listener = Listener(settings or settings_of(servers), loop.inbox, times)

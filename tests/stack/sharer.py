@@ -19,6 +19,8 @@ from bus_alt_connection.config.parameters import Settings
 from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.sharing.sharing import Sharing
 
+from .inboxes import inbox_with
+
 LOCK = threading.Lock()
 
 
@@ -44,7 +46,7 @@ class Cron(threading.Thread):
         self.start()
 
     def make(self, channel: str) -> Inbox:
-        return Inbox(channel, list_databases=lambda: ["everything"])
+        return inbox_with(channel, list_databases=lambda: ["everything"])
 
     def run(self):
         with contextlib.suppress(ValueError, OSError):
@@ -62,11 +64,9 @@ class Bus(Cron):
     """Gives its file descriptor to a selector once, as Odoo's bus does."""
 
     def make(self, channel: str) -> Inbox:
-        return Inbox(
-            channel,
-            catch_up_while_deaf=True,
-            fixed_fileno=True,
-            catch_up_payloads=lambda: [["everything"]],
+        everything = [["everything"]]
+        return inbox_with(
+            channel, True, fixed_fileno=True, catch_up_payloads=lambda told=(): everything
         )
 
     def run(self):

@@ -208,7 +208,7 @@ WEIRD = {("db", object()): {1}, ("db", "\ud800"): {2}, ("db", b"bytes"): {3}, ("
 
 
 def raising(error):
-    def everything():
+    def everything(told):
         raise error
 
     return everything
@@ -217,10 +217,10 @@ def raising(error):
 @pytest.mark.parametrize(
     "everything, line",
     [
-        (lambda: in_batches(covering_channels(WEIRD)), "JSON cannot write the subscription"),
+        (lambda told: in_batches(covering_channels(WEIRD)), "JSON cannot write the subscription"),
         (raising(RuntimeError("dictionary changed size")), "what was missed is not looked for"),
         (raising(psycopg2.OperationalError("cannot list the databases")), ""),
-        (lambda: None, "what was missed is not looked for"),
+        (lambda told: None, "what was missed is not looked for"),
     ],
     ids=["channels that JSON cannot write", "an error", "an error of the database", "nonsense"],
 )
@@ -247,7 +247,7 @@ def test_who_can_be_told_is_told_though_others_cannot(servers, listen):
     """Else a message that came meanwhile is not shown before the next one."""
     with relayed(servers) as (relay, settings):
         site = listen(servers, settings)
-        site.loop.inbox.catch_up_payloads = lambda: in_batches(covering_channels(WEIRD))
+        site.loop.inbox.catch_up_payloads = lambda told: in_batches(covering_channels(WEIRD))
         site.wait_for("listening")
         relay.close()
         site.wait_for("deaf")
@@ -422,10 +422,10 @@ def test_stopping_does_not_wait_for_a_server_that_hangs(servers, listen):
 def test_an_error_of_ours_ends_nothing(servers, listen, caplog):
     site = listen(servers)
     site.wait_for("listening")
-    site.loop.inbox._is_valid = lambda payload: 1 / 0
+    site.loop.inbox.is_valid = lambda payload: 1 / 0
     servers.postgres.execute("NOTIFY imbus, '[]'")
     site.wait_for("deaf")
-    site.loop.inbox._is_valid = lambda payload: True
+    site.loop.inbox.is_valid = lambda payload: True
     site.wait_for("listening")
     site.delivers()
     assert caplog.text.count("unexpected error, trying again") == 1

@@ -153,7 +153,7 @@ def test_a_role_of_its_own(servers, listen):
 def test_payloads_that_odoo_cannot_read_are_kept_from_it(servers, listen, caplog):
     site = listen(servers)
     site.wait_for("listening")
-    site.loop.inbox._is_valid = lambda payload: payload.startswith("[")
+    site.loop.inbox.is_valid = lambda payload: payload.startswith("[")
     for payload in ("", "hello", "5", "x" * 7999):
         servers.postgres.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
     site.delivers()
@@ -166,7 +166,7 @@ def test_payloads_that_odoo_cannot_read_are_kept_from_it(servers, listen, caplog
 def test_payloads_of_a_newer_odoo_are_handed_to_it_and_counted(servers, listen, caplog):
     site = listen(servers)
     site.wait_for("listening")
-    site.loop.inbox._is_valid = functools.partial(is_valid_payload, nested_channels=True)
+    site.loop.inbox.is_valid = functools.partial(is_valid_payload, nested_channels=True)
     unknown = ['[[["db", "a"], 5]]', '{"channels": [["db", "a"]]}', '[{"topic": "a"}]']
     for payload in (*unknown, "not JSON"):
         servers.postgres.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])

@@ -531,6 +531,30 @@ def test_a_password_in_a_file(tmp_path, caplog, prefix):
     assert not caplog.records
 
 
+PASSWORD = "IMDISPATCHER_DB_PASSWORD"
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    "other, counts",
+    [
+        (PASSWORD, PASSWORD + "_FILE"),
+        (PASSWORD + "_FILE", "ODOO_" + PASSWORD),
+        ("ODOO_" + PASSWORD, "ODOO_" + PASSWORD + "_FILE"),
+    ],
+)
+def test_two_that_differ_whatever_their_order(tmp_path, caplog, other, counts, backwards):
+    set_there = {}
+    for name, secret in [(other, "other"), (counts, "hush")]:
+        (tmp_path / name).write_text(secret)
+        set_there[name] = str(tmp_path / name) if name.endswith("_FILE") else secret
+    environ = dict(sorted(set_there.items(), reverse=backwards))
+    assert parameters(environ)["password"] == "hush"
+    (record,) = caplog.records
+    said = f"{other} and {counts} are both set and differ: {counts} counts"
+    assert record.getMessage() == said
+
+
 def test_a_file_that_is_not_there():
     with pytest.raises(InvalidSetting, match=r"DB_PASSWORD_FILE.*No such file"):
         parameters({"IMDISPATCHER_DB_PASSWORD_FILE": "/no/such/file"})

@@ -15,7 +15,8 @@ from bus_alt_connection.config.timing import (
 from bus_alt_connection.integration import bus_protocol
 from bus_alt_connection.integration.bus_protocol import is_valid_payload
 from bus_alt_connection.listener.catch_up import CatchUp
-from bus_alt_connection.listener.inbox import Inbox
+
+from ...stack.inboxes import inbox_with
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def inboxes():
     made = []
 
     def inbox(everything, **options):
-        made.append(Inbox("imbus", True, catch_up_payloads=everything, **options))
+        options["catch_up_payloads"] = lambda told: everything()
+        made.append(inbox_with("imbus", True, **options))
         return made[-1]
 
     yield inbox
@@ -124,6 +126,22 @@ def test_a_search_that_takes_long_holds_nothing_up(inboxes, catch_up, searches):
     assert delivered(catch_up, 104.0, inbox) == ["b"]
     catch_up.schedule(110.0, [inbox])
     assert len(searches.started) == 2
+
+
+def test_a_round_leaves_out_only_what_its_own_search_has_found(inboxes, catch_up, searches):
+    """One that ends late tells of the outage before."""
+    inbox = inboxes(list, find_missed=lambda age: [["missed"]])
+    asked = []
+    inbox.catch_up_payloads = lambda told: asked.append(told) or [["all"]]
+    for outage in (100.0, 200.0):
+        catch_up.schedule(outage, [inbox])
+        catch_up.deliver_due(outage + MISSED_TIMEOUT)
+        searches.end()
+        catch_up.deliver_due(outage + 10.0)
+    catch_up.schedule(300.0, [inbox])
+    searches.end()
+    catch_up.deliver_due(300.1)
+    assert asked == [[], [], [["missed"]]]
 
 
 def test_no_second_search_begins_while_one_runs(inboxes, catch_up, searches):

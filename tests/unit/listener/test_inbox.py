@@ -7,12 +7,14 @@ import threading
 import psycopg2
 import pytest
 
-from bus_alt_connection.listener.inbox import ALL_DATABASES, Inbox, ListenConnection
+from bus_alt_connection.listener.inbox import ALL_DATABASES, ListenConnection
+
+from ...stack.inboxes import inbox_with
 
 
 @pytest.fixture
 def inbox():
-    made = Inbox("imbus", is_valid=lambda payload: payload != "bad")
+    made = inbox_with("imbus", is_valid=lambda payload: payload != "bad")
     yield made
     made.close()
 
@@ -85,7 +87,7 @@ def test_databases_are_listed_by_odoos_own_thread():
         asked.append(threading.get_ident())
         return ["db1", "db2"]
 
-    with contextlib.closing(Inbox("cron_trigger", list_databases=names)) as inbox:
+    with contextlib.closing(inbox_with("cron_trigger", list_databases=names)) as inbox:
         for payloads in inbox.catch_up_payloads():
             inbox.deliver(["db2", *payloads])
         assert asked == []
@@ -98,7 +100,7 @@ def test_databases_that_cannot_be_listed_are_still_missed():
     def names():
         raise psycopg2.OperationalError("away")
 
-    with contextlib.closing(Inbox("cron_trigger", list_databases=names)) as inbox:
+    with contextlib.closing(inbox_with("cron_trigger", list_databases=names)) as inbox:
         inbox.deliver([ALL_DATABASES])
         inbox.poll()
         assert inbox.notifies == []

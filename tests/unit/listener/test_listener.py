@@ -19,6 +19,8 @@ from bus_alt_connection.postgres.hosts import PrimaryUnavailable
 from bus_alt_connection.postgres.session import ServerIdentity
 from bus_alt_connection.postgres.wakeup import Stopped
 
+from ...stack.inboxes import inbox_with
+
 SERVER = ServerIdentity("postgres", "2026-01-01")
 
 
@@ -127,7 +129,7 @@ def world():
 @pytest.fixture
 def walk(world):
     """Run a listener of the bus in this world, until the time that is given."""
-    inbox = Inbox("imbus", catch_up_while_deaf=True, catch_up_payloads=lambda: [["everything"]])
+    inbox = inbox_with("imbus", True, catch_up_payloads=lambda told: [["everything"]])
     settings = Settings({}, "postgres", {}, {}, {})
     listener = Listener(
         settings, inbox, DEFAULT_TIMING, world.connect, world.send_probe, world, lambda: world.now
@@ -214,7 +216,7 @@ def test_what_was_missed_is_looked_for_once_a_probe_was_taken(world, walk):
 def test_while_it_is_deaf_the_bus_looks_again_and_again(world, walk):
     world.connect_error = psycopg2.OperationalError("refused")
     rounds: list = []
-    next(iter(walk.listener.inboxes)).catch_up_payloads = lambda: (
+    next(iter(walk.listener.inboxes)).catch_up_payloads = lambda told: (
         rounds.append(world.now) or [["all"]]
     )
     walk(200.0)
@@ -232,8 +234,22 @@ def test_what_arrives_reaches_the_inbox_of_its_channel(world, walk):
     assert listener.notification_counts == {"imbus": 1, "another": 1}
 
 
+def test_one_more_channel_leaves_a_proven_session_proven(world, walk):
+    """LISTEN ran in it; a probe is sent all the same."""
+    other = Inbox("cron_trigger")
+    world.at(112.0, lambda: setattr(world, "probes_arrive", False))
+    world.at(113.0, lambda: walk.listener.add(other))
+    assert states(world, walk, 111.0, 114.0, 150.0) == [
+        State.LISTENING,
+        State.LISTENING,
+        State.DEAF,
+    ]
+    assert world.listens[1] == [PROBE_CHANNEL, "cron_trigger", "imbus"]
+    other.close()
+
+
 def test_an_inbox_that_joins_late_is_told_to_look_at_once(world, walk):
-    other = Inbox("imbus", catch_up_payloads=lambda: [["everything"]])
+    other = inbox_with("imbus", catch_up_payloads=lambda told: [["everything"]])
     other.needs_catch_up = True
     world.at(112.0, lambda: walk.listener.add(other))
     walk(113.5)

@@ -71,22 +71,14 @@ def test_a_pooled_connection_that_is_away_a_second_time_is_told_anew(lines, stat
 
 def test_more_channels_are_said_once_they_are_proven(lines, status):
     status.mark_listening(0.0, "here", 0.001)
-    status.mark_starting(
-        (
-            "cron_trigger",
-            "imbus",
-        )
-    )
-    assert status.state is State.STARTING
-    status.mark_listening(0.1, "here", 0.001)
+    status.channels = ("cron_trigger", "imbus")
+    assert status.state is State.LISTENING
+    for channels in [("cron_trigger", "imbus"), ("imbus",), ("cron_trigger", "imbus")]:
+        status.channels = channels  # a cron worker has ended, and the next one began
+        status.mark_listening(0.1, "here", 0.001)
     assert [line.split(":")[0] for _level, line in lines()] == ["imbus", "cron_trigger, imbus"]
     status.mark_deaf(1.0, "gone")
-    status.mark_starting(
-        (
-            "cron_trigger",
-            "imbus",
-        )
-    )
+    status.mark_starting(("cron_trigger", "imbus"))
     assert status.state is State.DEAF, "another attempt is no change"
 
 
