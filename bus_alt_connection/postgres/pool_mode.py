@@ -46,9 +46,7 @@ class PoolMode:
         return self._transaction
 
 
-def is_transaction_pooling(
-    session: Session, limit: int = SESSIONS
-) -> bool | None:
+def is_transaction_pooling(session: Session, limit: int = SESSIONS) -> bool | None:
     """Tell whether sessions with a pooler get server connections per transaction, in turn.
 
     A pooler in session mode invents backend ids too, so nothing but that shows it. None of the

@@ -190,7 +190,7 @@ def test_bad_values(option, value):
         *(("hostaddr", address) for address in ("10.0.0.1", "::1", "fe80::1%eth0", "::1,10.0.0.1")),
         *(("target_session_attrs", one) for one in ("any", "read-write", PRIMARY)),
         ("replication", "off"),
-        *(("client_encoding", one) for one in ("utf-8", "UNICODE", "latin1", "WINDOWS-1252", "auto")),
+        *(("client_encoding", one) for one in ("utf-8", "UNICODE", "WINDOWS-1252", "auto")),
     ],
 )
 def test_good_values(option, value):
