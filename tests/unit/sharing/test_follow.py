@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from bus_alt_connection.config.parameters import Settings
+from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.sharing import follow as module
 from bus_alt_connection.sharing import frames, sharing
@@ -15,8 +16,6 @@ from bus_alt_connection.sharing.frames import Heard, Look, Missed, Status
 from bus_alt_connection.sharing.ipc import Timer
 from bus_alt_connection.sharing.link import LeaderLost, Link
 from bus_alt_connection.sharing.sharing import Sharing
-
-from ...stack.inboxes import inbox_with
 
 PID = 4711
 
@@ -55,7 +54,7 @@ def led():
 
 @pytest.fixture
 def fed(led):
-    inbox = inbox_with("cron_trigger", list_databases=lambda: ["a", "b"])
+    inbox = Inbox("cron_trigger", list_databases=lambda: ["a", "b"])
     Feed(led.link, inbox, led.on_lost)
     yield inbox
     inbox.close()
@@ -88,7 +87,7 @@ def test_one_that_cannot_look_says_so(led):
     def fails():
         raise OSError("PostgreSQL is down")
 
-    inbox = inbox_with("cron_trigger", list_databases=fails)
+    inbox = Inbox("cron_trigger", list_databases=fails)
     Feed(led.link, inbox, led.on_lost)
     led.tell(Look())
     assert payloads(inbox) == []
@@ -136,7 +135,7 @@ def follow(led):
     with contextlib.ExitStack() as stack:
 
         def follow(quiet: bool) -> Follower:
-            inbox = inbox_with("imbus", True, catch_up_payloads=lambda told=(): [["all"]])
+            inbox = Inbox("imbus", True, True, catch_up_payloads=lambda: [["all"]])
             inbox.needs_catch_up = False
             follower = Follower(led.link, inbox, quiet, led.on_lost)
             follower.inbox = inbox
@@ -214,7 +213,8 @@ def test_where_no_file_descriptor_is_to_be_had_none_is_kept(led, monkeypatch, fi
 
     monkeypatch.setattr(sharing, "connect", lambda *_arguments: led.link)
     made = Sharing(Settings({}, "postgres", {}, {}, {}), "1", 1)
-    with contextlib.closing(inbox_with("imbus", fixed_fileno=fixed_fileno)) as inbox:
+    with contextlib.closing(Inbox("imbus")) as inbox:
+        inbox.fixed_fileno = fixed_fileno
         monkeypatch.setattr(select, "epoll", refused)
         monkeypatch.setattr(module, "Wakeup", refused)
         with pytest.raises(OSError):
