@@ -13,13 +13,13 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-import socket
 from typing import Mapping
 
 import psycopg2
-from psycopg2.extensions import encodings, parse_dsn
+from psycopg2.extensions import parse_dsn
 
 from .environ import read_environ
+from .rules import allowed_instead
 from .values import DB_PREFIX, PREFIX, SECRET, InvalidSetting, Secret, Value
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.settings")
@@ -60,21 +60,6 @@ AUTO = "auto"  # as a host: the server that the pooled connection leads to
 
 # a socket folder, an abstract socket; a name or an address
 HOST = re.compile(r"[/@].*|[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
-
-# libpq reads these only once it has connected
-NUMBERS = re.compile(r"connect_timeout|tcp_user_timeout|keepalives(_idle|_interval|_count)?")
-
-# libpq takes these, but in such a session there is no LISTEN, or only where there is no standby
-USELESS = {
-    "target_session_attrs": (
-        re.compile("standby|prefer-standby|read-only"),
-        "read-write, primary or any: a standby takes no LISTEN",
-    ),
-    "replication": (
-        re.compile("(?!(false|off|no|0)$).*", re.IGNORECASE),
-        "nothing: a session for replication is not for LISTEN",
-    ),
-}
 
 # libpq knows which keywords there are, but does not list them; these are for "did you mean"
 KEYWORDS = """
@@ -135,23 +120,13 @@ def _validated(value: Value) -> Value:
         raise value.invalid("text in UTF-8")
     if keyword == "host":
         return _validated_host(value)
-    # an old libpq reads a number as far as it goes
-    if keyword == "port" and not re.fullmatch(r"[0-9]+(,[0-9]*)*", text):
-        raise value.invalid("1 to 65535; one, or one per host, separated by commas")
     if option == DB_NAME and (text in ("template0", "template1") or "://" in text):
         raise value.invalid("the name of a database that is not a template")
     if option == METRICS_OPTION and text.lower() not in ("true", "false"):
         raise value.invalid("True or False")
-    if NUMBERS.fullmatch(keyword) and not re.fullmatch(r"[0-9]+", text):
-        raise value.invalid("a whole number")
-    if keyword == "hostaddr" and not all(map(_is_address, text.split(","))):
-        raise value.invalid(f"IP addresses; a name is for {DB_PREFIX}host")
-    if keyword == "client_encoding" and not _is_encoding(text):
-        raise value.invalid("an encoding of PostgreSQL, such as UTF8")
-    if keyword in USELESS:
-        pattern, allowed = USELESS[keyword]
-        if pattern.fullmatch(text):
-            raise value.invalid(allowed)
+    allowed = allowed_instead(keyword, text)
+    if allowed:
+        raise value.invalid(allowed)
     return value
 
 
@@ -165,27 +140,6 @@ def _validated_host(value: Value) -> Value:
         allowed = "host names, IP addresses or socket folders; the port is a setting itself"
         raise value.invalid(allowed)
     return value
-
-
-def _is_address(text: str) -> bool:
-    """Tell whether libpq takes it for an address; an empty one stands for the host's name."""
-    try:
-        # which interfaces there are (the part after %) may be another thing later
-        return not text or bool(
-            socket.getaddrinfo(text.partition("%")[0], None, flags=socket.AI_NUMERICHOST)
-        )
-    except (OSError, UnicodeError):
-        return False
-
-
-def _is_encoding(text: str) -> bool:
-    """Tell whether PostgreSQL and psycopg2 know an encoding, however it is written."""
-    known = {_plain(name) for name in encodings}
-    return text == "auto" or _plain(text) in known  # auto: as the locale says
-
-
-def _plain(encoding: str) -> str:
-    return re.sub("[^a-z0-9]", "", encoding.lower()).replace("windows", "win")
 
 
 def is_keyword(name: str) -> bool:

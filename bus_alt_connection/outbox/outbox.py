@@ -178,7 +178,7 @@ class Outbox:
                     time.sleep(timing.AFTER_UNEXPECTED_ERROR)
 
     def _is_done(self) -> bool:
-        """Tell whether nothing is left to do; the next statement that waits needs another thread."""
+        """Tell whether nothing is left to do; what comes later needs another thread."""
         with self._starting:
             done = self._sender.is_done
             if done:

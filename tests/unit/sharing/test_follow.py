@@ -7,7 +7,6 @@ import socket
 import pytest
 
 from bus_alt_connection.config.parameters import Settings
-from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.sharing import follow as module
 from bus_alt_connection.sharing import frames, sharing
@@ -16,6 +15,8 @@ from bus_alt_connection.sharing.frames import Heard, Look, Missed, Status
 from bus_alt_connection.sharing.ipc import Timer
 from bus_alt_connection.sharing.link import LeaderLost, Link
 from bus_alt_connection.sharing.sharing import Sharing
+
+from ...stack.inboxes import inbox_with
 
 PID = 4711
 
@@ -54,7 +55,7 @@ def led():
 
 @pytest.fixture
 def fed(led):
-    inbox = Inbox("cron_trigger", list_databases=lambda: ["a", "b"])
+    inbox = inbox_with("cron_trigger", list_databases=lambda: ["a", "b"])
     Feed(led.link, inbox, led.on_lost)
     yield inbox
     inbox.close()
@@ -87,7 +88,7 @@ def test_one_that_cannot_look_says_so(led):
     def fails():
         raise OSError("PostgreSQL is down")
 
-    inbox = Inbox("cron_trigger", list_databases=fails)
+    inbox = inbox_with("cron_trigger", list_databases=fails)
     Feed(led.link, inbox, led.on_lost)
     led.tell(Look())
     assert payloads(inbox) == []
@@ -135,7 +136,7 @@ def follow(led):
     with contextlib.ExitStack() as stack:
 
         def follow(quiet: bool) -> Follower:
-            inbox = Inbox("imbus", True, True, catch_up_payloads=lambda: [["all"]])
+            inbox = inbox_with("imbus", True, catch_up_payloads=lambda told=(): [["all"]])
             inbox.needs_catch_up = False
             follower = Follower(led.link, inbox, quiet, led.on_lost)
             follower.inbox = inbox
@@ -213,8 +214,7 @@ def test_where_no_file_descriptor_is_to_be_had_none_is_kept(led, monkeypatch, fi
 
     monkeypatch.setattr(sharing, "connect", lambda *_arguments: led.link)
     made = Sharing(Settings({}, "postgres", {}, {}, {}), "1", 1)
-    with contextlib.closing(Inbox("imbus")) as inbox:
-        inbox.fixed_fileno = fixed_fileno
+    with contextlib.closing(inbox_with("imbus", fixed_fileno=fixed_fileno)) as inbox:
         monkeypatch.setattr(select, "epoll", refused)
         monkeypatch.setattr(module, "Wakeup", refused)
         with pytest.raises(OSError):
