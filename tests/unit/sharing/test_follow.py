@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from bus_alt_connection.config.parameters import Settings
+from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.sharing import follow as module
 from bus_alt_connection.sharing import frames, sharing
@@ -214,7 +215,8 @@ def test_where_no_file_descriptor_is_to_be_had_none_is_kept(led, monkeypatch, fi
 
     monkeypatch.setattr(sharing, "connect", lambda *_arguments: led.link)
     made = Sharing(Settings({}, "postgres", {}, {}, {}), "1", 1)
-    with contextlib.closing(inbox_with("imbus", fixed_fileno=fixed_fileno)) as inbox:
+    with contextlib.closing(Inbox("imbus")) as inbox:
+        inbox.fixed_fileno = fixed_fileno
         monkeypatch.setattr(select, "epoll", refused)
         monkeypatch.setattr(module, "Wakeup", refused)
         with pytest.raises(OSError):
