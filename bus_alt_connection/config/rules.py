@@ -9,8 +9,6 @@ from typing import Callable, NamedTuple
 
 from psycopg2.extensions import encodings
 
-from .values import DB_PREFIX
-
 
 class Rule(NamedTuple):
     """What the values of some keywords of libpq have to be."""
@@ -66,7 +64,7 @@ RULES = (
         _matches("[0-9]+"),
         "a whole number",
     ),
-    Rule("hostaddr", _are_addresses, f"IP addresses; a name is for {DB_PREFIX}host"),
+    Rule("hostaddr", _are_addresses, "IP addresses; a name is for imdispatcher_db_host"),
     Rule("client_encoding", _is_encoding, "an encoding of PostgreSQL, such as UTF8"),
     Rule(
         "target_session_attrs",
