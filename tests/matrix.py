@@ -145,8 +145,7 @@ def read(report: pathlib.Path, found: dict, modes: tuple[str, ...]) -> str:
         for recorded in case.iter("property"):
             found[recorded.get("name")] = recorded.get("value")
         result, message = result_of(case)
-        # pytest-xdist adds the test's group
-        name, _bracket, parameter = case.get("name").partition("@")[0].partition("[")
+        name, _bracket, parameter = case.get("name").partition("[")
         if name not in CHECKS:
             why = why or message
             continue

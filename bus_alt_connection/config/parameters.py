@@ -66,7 +66,7 @@ def load(
     """
     given = read(environ, options)
     database = _system_database(given, options)
-    pooled = _pooled(connection_info(database), database, environ)
+    pooled = _pooled(connection_info(database), database, environ, options)
     listener = _listener(given, pooled)
     _check_with_libpq(given, listener)
     direct, served = _direct(given, listener, pooled), tuple(served_databases(options))
@@ -92,7 +92,10 @@ def served_databases(options: Mapping) -> list[str]:
 
 
 def _pooled(
-    connection_info: Mapping[str, object], database: str, environ: Mapping[str, str]
+    connection_info: Mapping[str, object],
+    database: str,
+    environ: Mapping[str, str],
+    options: Mapping,
 ) -> dict[str, str]:
     """Return the parameters of Odoo's own connections, as text."""
     pooled = {
@@ -105,8 +108,12 @@ def _pooled(
         # libpq would take it too, but wait for a name server without limit
         if environ.get(variable):
             pooled.setdefault(keyword, environ[variable])
-    name = pooled.get("application_name", "odoo-{pid}")
-    pooled["application_name"] = re.sub(rf"\b{os.getpid()}\b", "{pid}", name)
+    # as configured: a number of the operator's own may be this process's, too
+    name = environ.get("ODOO_PGAPPNAME") or options.get("db_app_name")
+    if not name:  # Odoo's own has the number in it
+        default = pooled.get("application_name", "odoo-{pid}")
+        name = re.sub(rf"\b{os.getpid()}\b", "{pid}", default)
+    pooled["application_name"] = str(name)
     return pooled
 
 

@@ -19,6 +19,7 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 
 from .environ import read_environ
+from .rules import allowed_instead
 from .values import DB_PREFIX, PREFIX, SECRET, InvalidSetting, Secret, Value
 
 _logger = logging.getLogger("odoo.addons.bus_alt_connection.settings")
@@ -59,9 +60,6 @@ AUTO = "auto"  # as a host: the server that the pooled connection leads to
 
 # a socket folder, an abstract socket; a name or an address
 HOST = re.compile(r"[/@].*|[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-fA-F.]*(:[0-9a-fA-F.]*){2,}(%\w+)?")
-
-# libpq reads these only once it has connected
-NUMBERS = re.compile(r"connect_timeout|tcp_user_timeout|keepalives(_idle|_interval|_count)?")
 
 # libpq knows which keywords there are, but does not list them; these are for "did you mean"
 KEYWORDS = """
@@ -114,22 +112,21 @@ def _validated(value: Value) -> Value:
         value = value._replace(text=Secret(text))
     else:
         # libpq takes a blank beside a comma for a part of the name
-        parts = value.text.split(",") if keyword in ("host", "port") else [value.text]
+        listed = keyword in ("host", "hostaddr", "port")
+        parts = value.text.split(",") if listed else [value.text]
         value = value._replace(text=",".join(part.strip() for part in parts))
     text = value.text
     if re.search("[\0\ud800-\udfff]", text):
         raise value.invalid("text in UTF-8")
     if keyword == "host":
         return _validated_host(value)
-    # an old libpq reads a number as far as it goes
-    if keyword == "port" and not re.fullmatch(r"[0-9]+(,[0-9]*)*", text):
-        raise value.invalid("1 to 65535; one, or one per host, separated by commas")
     if option == DB_NAME and (text in ("template0", "template1") or "://" in text):
         raise value.invalid("the name of a database that is not a template")
     if option == METRICS_OPTION and text.lower() not in ("true", "false"):
         raise value.invalid("True or False")
-    if NUMBERS.fullmatch(keyword) and not re.fullmatch(r"[0-9]+", text):
-        raise value.invalid("a whole number")
+    allowed = allowed_instead(keyword, text)
+    if allowed:
+        raise value.invalid(allowed)
     return value
 
 

@@ -86,6 +86,7 @@ POOL_MODE_RETRY = 30.0  # until it is asked again, where there was no answer
 IDLE_TIMEOUT = 60.0  # a session without use
 COMMIT_CONNECT_TIMEOUT = 0.25  # how long a commit waits, at most, for a session
 COMMIT_TIMEOUT = 0.05  # and for an answer; a thread waits on
+COMMIT_TOTAL_TIMEOUT = 0.3  # and for all of it; a name server takes as long as it takes
 OUTBOX_MAX_DELAY = 1.5  # between attempts: what waits leaves soon after the pooler is back
 STOP_TIMEOUT = 2.0  # stopping
 TCP_USER_TIMEOUT_MS = 2000  # milliseconds until the kernel gives up a peer that confirms nothing

@@ -183,8 +183,8 @@ class Runtime:
         if module in LISTENING_MODULES:
             return None
         try:
-            proven = prove(self.settings.direct, self.settings.pooled, database)
-            return DirectPool(proven.parameters).connection(database)
+            direct = prove(self.settings.direct, self.settings.pooled, database)
+            return DirectPool(direct.parameters).connection(database)
         except Exception as error:
             if (module, name) not in self._listen_pooled:
                 self._listen_pooled.add((module, name))

@@ -3,10 +3,10 @@
 
 It is in memory (``pending``): what is not sent when the process ends is lost.
 
-* ``put`` sends the statement itself (``sender``), and waits some milliseconds for the answer, some
-  hundred where a session has to be opened, and as long as the name server takes. So it has left the
-  process when the commit returns. The thread that commits does this: a new one
-  would reserve 72 MB, its stack and its part of the heap, which ``limit_memory_soft`` counts.
+* ``put`` sends the statement itself (``sender``), and waits 50 ms for the answer, 300 ms where a
+  session has to be opened, and as long as the name server takes. So it has left the process when
+  the commit returns. The thread that commits does this: a new one would reserve 72 MB, its stack
+  and its part of the heap, which ``limit_memory_soft`` counts.
 * What is not confirmed by then waits, and a thread sends all that waits, in the order of the
   commits, equal ones once, as many in one round trip as a slow link takes. The thread ends once
   nothing waits.
@@ -94,11 +94,12 @@ class Outbox:
         """Send what waits, in the thread that commits; tell whether it needs no other thread."""
         if self._has_thread():
             return False
+        began = self._clock()
         with self._turn() as sender:
             if not sender:
                 return False
             # another thread that commits may have sent this one as well
-            return not self.unconfirmed or (not sender.is_failing and sender.send_now())
+            return not self.unconfirmed or (not sender.is_failing and sender.send_now(began))
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[Sender | None]:
@@ -135,7 +136,7 @@ class Outbox:
         while self.unconfirmed and time.monotonic() < deadline:
             with self._turn() as sender:
                 if sender:
-                    sender.send_now()
+                    sender.send_now(self._clock())
             time.sleep(timing.COMMIT_TIMEOUT)
 
     # --- the thread -----------------------------------------------------------------
@@ -145,9 +146,9 @@ class Outbox:
         return thread is not None and thread.is_alive()
 
     def _need_thread(self) -> None:
-        """Let a thread send what waits, if there is none yet."""
+        """Let a thread do what is left to do, if there is none yet."""
         with self._starting:
-            if self._has_thread() or not self.unconfirmed:
+            if self._has_thread() or self._sender.is_done:
                 return
             name = "bus_alt_connection.outbox"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -177,9 +178,9 @@ class Outbox:
                     time.sleep(timing.AFTER_UNEXPECTED_ERROR)
 
     def _is_done(self) -> bool:
-        """Tell whether nothing waits; the next statement that does needs another thread."""
+        """Tell whether nothing is left to do; what comes later needs another thread."""
         with self._starting:
-            done = not self.unconfirmed
+            done = self._sender.is_done
             if done:
                 self._thread = None
         self._publish()

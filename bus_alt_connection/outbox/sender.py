@@ -4,8 +4,8 @@
 * What is not confirmed is sent again, after delays (``backoff``): a NOTIFY that arrives twice only
   lets Odoo look twice.
 * The session stays open only where a pooler is in transaction mode (``pool_mode``), which is
-  checked again every 10 minutes. Not used for a minute, it is not used any more: a firewall may
-  have forgotten it.
+  checked again every 10 minutes: by a thread where a commit has no time for it. Not used for a
+  minute, it is not used any more: a firewall may have forgotten it.
 * The log says when sending begins to fail, and when it works again.
 """
 
@@ -67,32 +67,40 @@ class Sender:
         self._addresses: Mapping[str, str] | None = None  # of the pooler
         self._rotation = 0  # which of them comes first
         self._pool_mode = PoolMode(clock)
+        self._has_to_see_mode = False  # a commit had no time for it
         self._commit_waits = False  # for this attempt
         self._wakeup: Wakeup = UNINTERRUPTED  # what may end its waits
         self._alone = 0  # so many statements are sent one by one
         self._refusals: Counter = Counter()  # of statements
         self._backoff = Backoff(timing.DEFAULT_TIMING._replace(max_delay=timing.OUTBOX_MAX_DELAY))
 
-    def send_now(self) -> bool:
-        """Send all that is pending for a commit that waits, and tell whether it is confirmed.
+    @property
+    def is_done(self) -> bool:
+        """Whether all is confirmed, and a thread has nothing to do."""
+        return not len(self._pending) and not self._has_to_see_mode
+
+    def send_now(self, began: float) -> bool:
+        """Send all that is pending for a commit that waits; tell whether it needs no thread.
 
         What has no answer by then stays in the session, for the thread to go on with.
+
+        :param began: since when the commit waits, monotonic seconds
         """
         self._commit_waits, self._wakeup = True, UNINTERRUPTED
-        return self._attempt() is None
+        return self._attempt(began) is None and not self._has_to_see_mode
 
     def send(self, wakeup: Wakeup) -> float | None:
         """Send all that is pending; return when to try again, or None if all is confirmed."""
         self._commit_waits, self._wakeup = False, wakeup
-        return self._attempt()
+        self._has_to_see_mode = False
+        return self._attempt(self._clock())
 
     def close_session(self) -> None:
         session, self.session = self.session, None
         if session:
             session.close()
 
-    def _attempt(self) -> float | None:
-        began = self._clock()
+    def _attempt(self, began: float) -> float | None:
         if not self._pending.in_flight and began - self._used_at >= timing.IDLE_TIMEOUT:
             self.close_session()
         try:
@@ -110,10 +118,12 @@ class Sender:
 
         :raises Exception: where the session fails, which is closed then
         """
-        limit = timing.COMMIT_TIMEOUT if self._commit_waits else timing.ANSWER_TIMEOUT
+        limit, deadline = timing.ANSWER_TIMEOUT, timing.NEVER
+        if self._commit_waits:
+            limit, deadline = timing.COMMIT_TIMEOUT, began + timing.COMMIT_TOTAL_TIMEOUT
         try:
             self.session = self.session or self._open_session()
-            self.session.set_limits(limit, self._wakeup)
+            self.session.set_limits(limit, self._wakeup, deadline)
             if self._send_pending(self.session):
                 self._keep_or_close(self.session)
                 return None
@@ -135,12 +145,10 @@ class Sender:
 
     def _keep_or_close(self, session: NotifySession) -> None:
         """Keep the session for the next commit, where it then holds no server connection."""
-        self._used_at = self._clock()
-        kept, limit = False, timing.POOL_MODE_TIMEOUT
-        if self._commit_waits:
-            limit = timing.COMMIT_CONNECT_TIMEOUT  # to a far pooler an answer takes less
-        with contextlib.suppress(psycopg2.Error, OSError):
-            kept = self._pool_mode.is_transaction(session, limit)
+        self._used_at, kept = self._clock(), False
+        with contextlib.suppress(OSError):
+            kept = self._pool_mode.is_transaction(session)
+        self._has_to_see_mode = kept is None
         if not kept:
             self.close_session()
 
@@ -148,6 +156,10 @@ class Sender:
         """Take note of a failure, and return when to try again."""
         self._rotation += 1  # of two poolers the other one may answer
         self._addresses, self._alone = None, 0
+        if self._commit_waits and self._clock() - began >= timing.COMMIT_CONNECT_TIMEOUT:
+            return began  # the commit's own limit: a thread waits longer, and fails or does not
+        if not len(self._pending):
+            return began  # only the pool mode was to be seen
         self.failures += 1
         if not self.is_failing:
             self.is_failing = True

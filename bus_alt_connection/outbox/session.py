@@ -10,7 +10,7 @@ from typing import Sequence
 import psycopg2
 from psycopg2 import extensions
 
-from ..config.timing import TCP_USER_TIMEOUT_MS
+from ..config.timing import NEVER, TCP_USER_TIMEOUT_MS
 from ..postgres.session import Session
 from ..postgres.wakeup import Wakeup
 
@@ -33,9 +33,12 @@ class NotifySession(Session):
         with contextlib.suppress(OSError, AttributeError), self._socket() as own:
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
 
-    def set_limits(self, seconds: float, wakeup: Wakeup) -> None:
-        """Let every wait from now on last so many seconds at most, and be ended by this wakeup."""
-        self._timeout, self._wakeup = seconds, wakeup
+    def set_limits(self, seconds: float, wakeup: Wakeup, deadline: float = NEVER) -> None:
+        """Let every wait from now on last so many seconds at most, and be ended by this wakeup.
+
+        :param deadline: when all of them end, monotonic seconds
+        """
+        self._timeout, self._wakeup, self.deadline = seconds, wakeup, deadline
 
     def send(self, statements: Sequence[tuple]) -> int:
         """Send the first of these (query, parameters), as many as fit, in one transaction.

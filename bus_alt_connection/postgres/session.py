@@ -21,7 +21,7 @@ import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_WRITE
 
 from ..config.libpq import connect_timeout, endpoint, expand_pid
-from ..config.timing import POLL_INTERVAL
+from ..config.timing import NEVER, POLL_INTERVAL
 from .hosts import PrimaryUnavailable, resolve_hosts
 from .wakeup import Wakeup
 
@@ -62,7 +62,10 @@ class Session(contextlib.AbstractContextManager):
     :param on_wait: called some times a second while it connects
     :raises PrimaryUnavailable: where no primary is reached
     :raises psycopg2.OperationalError: where a server refuses, or does not answer
+    :ivar deadline: when every wait in it ends, whatever its timeout; monotonic seconds
     """
+
+    deadline = NEVER
 
     def __init__(
         self,
@@ -128,11 +131,14 @@ class Session(contextlib.AbstractContextManager):
         return socket.socket(fileno=os.dup(self.connection.fileno()))
 
     def another(self, seconds: float) -> Session:
-        """Open a second session like this one, with the same address first.
+        """Open a second session like this one, with the same address first, and its deadline.
 
         :param seconds: of connecting and of each statement in it
         """
-        return Session(self._parameters, seconds, self._wakeup, self.address_index)
+        seconds = min(seconds, max(0.001, self.deadline - time.monotonic()))  # 0 is no limit
+        session = Session(self._parameters, seconds, self._wakeup, self.address_index)
+        session.deadline = self.deadline
+        return session
 
     def _on_connect(self) -> None:
         """Learn what is at the other end."""
@@ -189,7 +195,7 @@ class Session(contextlib.AbstractContextManager):
 
         :raises psycopg2.Error: where the answer is an error, or the session has ended
         """
-        deadline = time.monotonic() + self._timeout
+        deadline = min(time.monotonic() + self._timeout, self.deadline)
         while True:
             try:
                 state = self.connection.poll()

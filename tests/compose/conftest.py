@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from ..stack.process import run_folder, started
 from .engine import engine
@@ -17,6 +18,17 @@ collect_ignore_glob = [] if os.environ.get("BUS_ALT_ENGINE") else ["test_*.py"]
 FOLDER, FIRST = "BUS_ALT_ENGINE_FOLDER", "BUS_ALT_ENGINE_PID"
 
 _stack = contextlib.ExitStack()
+
+
+class PodsBesideTheOthers(LoadScopeScheduling):
+    """Pods publish no port, so they are run while another worker has the machine's ports."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "pods" if "test_kubernetes" in nodeid else "ports"
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return PodsBesideTheOthers(config, log)
 
 
 def pytest_sessionstart(session):

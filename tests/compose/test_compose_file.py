@@ -21,8 +21,6 @@ from .checks import (
 )
 from .project import ContainerSender, Project
 
-pytestmark = pytest.mark.xdist_group("port 8069")
-
 CHECK = "odoo --addons-path=/mnt/extra-addons buscheck --load=base,rpc,web,bus_alt_connection"
 STOP = 10  # seconds
 

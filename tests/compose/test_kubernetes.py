@@ -16,9 +16,6 @@ from .pod import KILLED, Pod
 from .project import Project, Site, with_database
 from .test_recipes import recipes
 
-# it publishes no port, and runs beside the others
-pytestmark = pytest.mark.xdist_group("pods")
-
 IMAGES = {"registry.example.com/odoo:19.0": ".", "registry.example.com/pgbouncer:1": "pgbouncer"}
 SECRET = {"odoo": SECRETS["ODOO_DB_PASSWORD"], "console": SECRETS["PGBOUNCER_ADMIN_PASSWORD"]}
 POSTGRES = "postgres.databases.svc"

@@ -22,8 +22,6 @@ from .checks import (
 )
 from .project import Project, with_database
 
-pytestmark = pytest.mark.xdist_group("port 8069")
-
 STOP = 10  # seconds
 IMAGE = "odoo-with-bus_alt_connection"
 

@@ -25,6 +25,7 @@ class TcpProxy:
         self.host = host
         self.port = free_port()
         self.target = target
+        self.delay = 0.0  # seconds that bytes take, in each direction
         self._pairs: list[tuple] = []
         self._forgotten: set = set()
         self._server = None
@@ -97,6 +98,7 @@ class TcpProxy:
                     data = end.recv(65536)
                     if not data:
                         raise OSError("closed")
+                    time.sleep(self.delay)
                     if self._rate:
                         time.sleep(len(data) / self._rate)
                     if pair not in self._forgotten:

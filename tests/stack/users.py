@@ -100,4 +100,5 @@ class LoadingSessions(BackgroundThreads):
         while not self._stop.wait(0.02):
             rows = self._deployment.postgres.execute(query)
             self.most = max(self.most, len(rows))
-            self.roles.update(role for (role,) in rows)
+            # from PostgreSQL 18 on, one that is not logged in yet has none
+            self.roles.update(role for (role,) in rows if role)

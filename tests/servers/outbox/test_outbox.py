@@ -285,6 +285,24 @@ def test_a_packet_that_nobody_confirms(outbox):
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2000
 
 
+def test_a_far_pooler(servers, make, subscriber, caplog):
+    """A commit has no time to see the pool mode; the connection is kept nevertheless."""
+    relay = TcpProxy((servers.pooled.host, servers.pooled.port))
+    relay.delay = 0.012
+    try:
+        outbox = make(servers, port=relay.port)
+        assert put(outbox, "connects") <= 0.4
+        wait_until(lambda: outbox._sender.session, "its session is kept", 5, 0.005)
+        wait_until(lambda: not outbox._has_thread(), "the thread has ended", 5, 0.005)
+        kept = outbox._sender.session
+        put(outbox, "uses it")
+        subscriber.wait_for("uses it", 2)
+        assert outbox._sender.session is kept
+    finally:
+        relay.close()
+    assert outbox.counts.failures == 0 and "NOTIFY" not in caplog.text
+
+
 @pytest.mark.slow
 def test_a_firewall_has_forgotten_the_session(servers, make, subscriber):
     """It takes the packets, as the one that drops them does not: only an answer is missing."""
@@ -435,7 +453,7 @@ def test_many_wait_for_a_slow_link(servers, make, subscriber, monkeypatch):
         wait_until(lambda: not outbox.unconfirmed, "all is sent", 60)
     finally:
         relay.close()
-    assert len(set(subscriber.payloads())) == 2000
+    wait_until(lambda: len(set(subscriber.payloads())) == 2000, "all are heard", 5)
 
 
 def test_a_standby_may_be_promoted(servers, make, subscriber):

@@ -156,6 +156,22 @@ def test_a_small_process_number_is_not_found_within_another_number(monkeypatch):
     assert loaded.pooled["application_name"] == "odoo19-{pid}"
 
 
+@pytest.mark.parametrize(
+    "name, shown",
+    [("odoo-1", "odoo-1"), ("odoo-1-{pid}", "odoo-1-{pid}"), ("odoo-{pid}", "odoo-{pid}")],
+)
+@pytest.mark.parametrize("pid", [1, 20])
+@pytest.mark.parametrize("variable", [True, False], ids=["variable", "odoo.conf"])
+def test_a_number_in_the_name_is_not_taken_for_the_process(monkeypatch, name, shown, pid, variable):
+    """Process 1 would not share its listener with process 20 of the same server."""
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    own = {"application_name": name.replace("{pid}", str(pid))}
+    environ = {"ODOO_PGAPPNAME": name} if variable else {}
+    options = {"db_app_name": "odoo-{pid}" if variable else name}
+    loaded = load(own, environ, imdispatcher_db_host="db", **options)
+    assert loaded.pooled["application_name"] == shown
+
+
 # --- what libpq says, without connecting ------------------------------------------------
 
 

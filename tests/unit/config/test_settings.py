@@ -169,6 +169,11 @@ def test_good_ports(port):
         ("target_session_attrs", "primarily"),
         ("keepalives_idle", "soon"),
         ("connect_timeout", "1s"),
+        ("hostaddr", "10.0.0.1,pg.example.com"),
+        ("hostaddr", "pg.example.com,10.0.0.1"),
+        *(("target_session_attrs", one) for one in ("standby", "prefer-standby", "read-only")),
+        *(("replication", one) for one in ("database", "true")),
+        *(("client_encoding", one) for one in ("nonsense", "-")),
     ],
 )
 def test_bad_values(option, value):
@@ -177,6 +182,26 @@ def test_bad_values(option, value):
         load(**hosts, **{f"imdispatcher_db_{option}": value})
     assert f"imdispatcher_db_{option} in odoo.conf): {value!r}; allowed" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        *(("hostaddr", address) for address in ("10.0.0.1", "::1", "fe80::1%eth0", "::1,10.0.0.1")),
+        *(("target_session_attrs", one) for one in ("any", "read-write", PRIMARY)),
+        ("replication", "off"),
+        *(("client_encoding", one) for one in ("utf-8", "UNICODE", "WINDOWS-1252", "auto")),
+    ],
+)
+def test_good_values(option, value):
+    hosts = ",".join("a" for _address in value.split(","))
+    given = {"imdispatcher_db_host": hosts, f"imdispatcher_db_{option}": value}
+    assert parameters(**given)[option] == value
+
+
+def test_blanks_between_addresses():
+    given = {"imdispatcher_db_host": "a, b", "imdispatcher_db_hostaddr": "10.0.0.1, 10.0.0.2"}
+    assert parameters(**given)["hostaddr"] == "10.0.0.1,10.0.0.2"
 
 
 def test_hosts_and_ports_that_do_not_fit():

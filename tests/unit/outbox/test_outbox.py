@@ -5,7 +5,13 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from bus_alt_connection.config.timing import COMMIT_CONNECT_TIMEOUT, IDLE_TIMEOUT, POOL_MODE_TTL
+from bus_alt_connection.config.timing import (
+    COMMIT_CONNECT_TIMEOUT,
+    COMMIT_TOTAL_TIMEOUT,
+    IDLE_TIMEOUT,
+    NEVER,
+    POOL_MODE_TTL,
+)
 from bus_alt_connection.outbox import outbox as outbox_module
 from bus_alt_connection.outbox import pending as module
 from bus_alt_connection.outbox.outbox import Outbox
@@ -24,6 +30,7 @@ class World:
         self.sent: list = []  # batches of statements
         self.errors: list = []  # of the next answers; None for a good one, or LATE
         self.connect_error = None
+        self.connect_takes = self.answer_takes = 0.0  # seconds
         self.connects: list[float] = []
         self.limits: list[float] = []
         self.transaction_pooling = True
@@ -47,13 +54,21 @@ class World:
         self.limits.append(_arguments[1])
         if self.connect_error:
             raise self.connect_error
+        self.spend(self.connect_takes, _arguments[1])
         return Session(self)
+
+    def spend(self, seconds: float, limit: float):
+        """Let the time pass that something takes, or the time that is waited for it."""
+        self.now += min(seconds, limit)
+        if seconds > limit:
+            raise psycopg2.OperationalError(f"no answer within {limit:g} s")
 
 
 class Session:
     """A session of this world."""
 
     closed = 0
+    seconds, deadline = 10.0, NEVER
 
     def __init__(self, world: World):
         self.world, self.connection = world, self
@@ -68,10 +83,16 @@ class Session:
         self.closed = 1
 
     def another(self, seconds):
-        return self.world.connect(None, seconds)
+        other = self.world.connect(None, min(seconds, self.deadline - self.world.now))
+        other.seconds, other.deadline = seconds, self.deadline
+        return other
 
-    def set_limits(self, seconds, wakeup):
-        self.seconds = seconds
+    def set_limits(self, seconds, wakeup, deadline=NEVER):
+        self.seconds, self.deadline = seconds, deadline
+
+    def wait_ready(self):
+        left = max(0.0, self.deadline - self.world.now)
+        self.world.spend(self.world.answer_takes, min(self.seconds, left))
 
     def send(self, statements) -> int:
         number = min(len(statements), self.world.fits)
@@ -81,6 +102,10 @@ class Session:
     def wait_for_answer(self) -> bool:
         error = self.world.errors.pop(0) if self.world.errors else None
         if error is LATE:
+            return False
+        try:
+            self.wait_ready()
+        except psycopg2.OperationalError:
             return False
         if error:
             raise error
@@ -93,6 +118,7 @@ class Session:
         return not isinstance(error, psycopg2.OperationalError)
 
     def run(self, _statement):
+        self.wait_ready()
         # in transaction mode all get the same server connection in turn
         return (1 if self.world.transaction_pooling else id(self),)
 
@@ -130,7 +156,8 @@ def test_a_commit_sends_its_own_and_needs_no_thread(world, outbox):
         assert world.sent[-1] == [f"NOTIFY {name}"], "it has left before put returns"
         assert outbox.unconfirmed == 0
     assert len(world.connects) == 2, "the session and the second one that shows the pool mode"
-    assert max(world.limits) <= COMMIT_CONNECT_TIMEOUT
+    assert world.limits[0] == COMMIT_CONNECT_TIMEOUT
+    assert max(world.limits) <= COMMIT_TOTAL_TIMEOUT
 
 
 def test_a_late_answer_is_waited_for_elsewhere(world, outbox):
@@ -193,6 +220,42 @@ def test_the_pool_mode_is_believed_for_a_while(world, outbox):
     assert len(world.connects) == 3 + 2
 
 
+@pytest.mark.parametrize("transaction", [True, False], ids=["transaction", "session"])
+@pytest.mark.parametrize(
+    "connect, answer", [(0.005, 0.001), (0.03, 0.005), (0.1, 0.02), (0.2, 0.04), (0.249, 0.049)]
+)
+def test_a_commit_waits_for_all_together_no_longer_than_that(
+    world, outbox, connect, answer, transaction
+):
+    """It connects, sends, and sees the pool mode; a thread sees it where the time is over."""
+    world.transaction_pooling = transaction
+    world.connect_takes, world.answer_takes = connect, answer
+    for _time in range(2):
+        began = world.now
+        outbox.put("NOTIFY a")
+        assert world.now - began <= COMMIT_TOTAL_TIMEOUT + 1e-6
+        assert world.sent.pop() == ["NOTIFY a"]
+        assert (outbox.unconfirmed, outbox.counts.failures) == (0, 0)
+        outbox._run()
+        assert not world.sent
+        assert bool(outbox._sender.session) is transaction
+        if not transaction:
+            before = len(world.connects)
+            outbox.put("NOTIFY b")
+            assert world.sent.pop() == ["NOTIFY b"]
+            outbox._run()
+            assert len(world.connects) == before + 1, "it is not looked at again"
+        world.now += POOL_MODE_TTL
+
+
+def test_a_thread_that_only_sees_the_pool_mode_says_nothing(world, outbox, caplog):
+    world.connect_takes, world.answer_takes = 0.2, 0.04
+    outbox.put("NOTIFY a")
+    world.connect_error = psycopg2.OperationalError("away")
+    outbox._run()
+    assert (caplog.text, outbox.counts.failures) == ("", 0)
+
+
 def test_what_fails_is_sent_again_in_order(world, outbox, caplog):
     caplog.set_level("INFO")
     world.connect_error = psycopg2.OperationalError("away")
@@ -206,6 +269,27 @@ def test_what_fails_is_sent_again_in_order(world, outbox, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 2
     assert "NOTIFY cannot be sent: away" in lines[0] and lines[1] == "NOTIFY is sent again"
+
+
+def test_a_pooler_that_is_too_far_to_connect_within_a_commit_is_no_failure(world, outbox, caplog):
+    """A thread connects; where that fails, too, it is said."""
+    caplog.set_level("INFO")
+    world.connect_takes = COMMIT_CONNECT_TIMEOUT + 0.05
+    for _minute in range(4):
+        outbox.put("NOTIFY a")
+        assert outbox.unconfirmed == 1
+        outbox._run()
+        assert outbox.unconfirmed == 0
+        world.now += IDLE_TIMEOUT + 1
+    assert (caplog.text, outbox.counts.failures) == ("", 0)
+    outbox.put("NOTIFY a")
+    assert outbox.counts.failures == 0
+    world.connect_error, world.script = psycopg2.OperationalError("away"), [None] * 3
+    outbox._run()
+    assert outbox.counts.failures > 1
+    assert [one.getMessage().partition(":")[0] for one in caplog.records] == [
+        "NOTIFY cannot be sent"
+    ]
 
 
 def test_attempts_are_never_far_apart(world, outbox):
