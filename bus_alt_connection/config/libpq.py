@@ -10,7 +10,7 @@ from typing import Mapping
 from psycopg2.extensions import libpq_version
 
 from .settings import AUTO
-from .timing import MAX_WAIT
+from .timing import CONNECT_TIMEOUT
 
 NAMEDATALEN = 64  # PostgreSQL cuts application_name at this length, its last byte included
 
@@ -51,8 +51,11 @@ def endpoint(parameters: Mapping[str, str]) -> str:
 
 
 def connect_timeout(parameters: Mapping[str, str]) -> float:
-    """Return their ``connect_timeout`` in seconds; libpq takes 0 for no limit."""
-    return float(parameters["connect_timeout"]) or MAX_WAIT
+    """Return their ``connect_timeout`` in seconds.
+
+    libpq takes 0 for no limit; here there is one, so that the log says what does not answer.
+    """
+    return float(parameters["connect_timeout"]) or CONNECT_TIMEOUT
 
 
 def libpq_environ(environ: Mapping[str, str], parameters: Mapping[str, str]) -> dict[str, str]:

@@ -37,6 +37,9 @@ class Timing(NamedTuple):
 
 DEFAULT_TIMING = Timing()
 
+# connecting, where the operator wants no limit
+CONNECT_TIMEOUT = 60.0
+
 # connecting for a probe, and its NOTIFY
 PROBE_SEND_TIMEOUT = 10.0
 

@@ -63,7 +63,7 @@ class CatchUp:
     def schedule(
         self, now: float, inboxes: Collection[AnyInbox], only_missed: bool = False
     ) -> None:
-        """Deliver to these inboxes, and forget what was scheduled before.
+        """Deliver to these inboxes, and forget what was scheduled for them before.
 
         :param only_missed: keep that, and put those who missed something in front of it
         """
@@ -72,8 +72,7 @@ class CatchUp:
             if not inbox.is_local:
                 inbox.look()  # its process does the same there
         if local and not only_missed:
-            self._pending.clear()
-            self._rounds.clear()
+            self._pending = deque(due for due in self._pending if due[0] not in local)
             self._due = now + self._uniform(0, CATCH_UP_JITTER)
         for inbox in local:
             inbox.needs_catch_up = False

@@ -85,9 +85,9 @@ class Inboxes:
             if not inbox.needs_catch_up:
                 inbox.needs_catch_up, inbox.missed_since = True, since
 
-    def missed(self) -> list[AnyInbox]:
-        """Return those whose function of Odoo may have missed something."""
-        return [inbox for inbox in self if inbox.needs_catch_up]
+    def missed(self, channels: Collection[str]) -> list[AnyInbox]:
+        """Return those on these channels whose function of Odoo may have missed something."""
+        return [inbox for inbox in self if inbox.needs_catch_up and inbox.channel in channels]
 
     def while_deaf(self) -> list[AnyInbox]:
         """Return those whose function of Odoo has something to do while deaf."""

@@ -107,10 +107,9 @@ class Listener(threading.Thread):
             self._wakeup.stop()
 
     def run(self):
-        with contextlib.suppress(Stopped):
+        with contextlib.closing(self._wakeup), contextlib.suppress(Stopped):
             while True:
                 self._wait_until(self._listen_until_failure())
-        self._wakeup.close()
         for inbox in self.inboxes.close():
             self._on_end(inbox)
 
@@ -198,7 +197,7 @@ class Listener(threading.Thread):
         """
         now = self._clock()
         self.status.remind(now)
-        missed = self.inboxes.missed()
+        missed = self.inboxes.missed(self._channels)
         answer = self._prober.take_answer(now, early=bool(self._session and missed))
         if answer and not answer.exception():
             # the pooled connection works, so Odoo's loops can use it

@@ -51,8 +51,9 @@ class Middleware:
 
     def __init__(self, pages: Mapping[str, Page], start_bus: Callable[[], list[str]]):
         self._pages, self._start_bus = pages, start_bus
-        self._lock = threading.Lock()  # guards _expected
-        self._expected: list[str] | None = None
+        self._lock = threading.Lock()  # guards the next three
+        self._expected = ["imbus"]  # it has to hear, even where it cannot be started
+        self._started = self._logged = False
         self._filter = AccessLogFilter()
         for name in ACCESS_LOGS:
             logging.getLogger(name).addFilter(self._filter)
@@ -63,10 +64,10 @@ class Middleware:
         :param original: Odoo's own entry point, a function of ``application``
         """
         with self._lock:
-            if self._expected is None:
+            if not self._started:
                 # Odoo starts its dispatcher with the first subscription, but a load balancer wants
                 # to know before
-                self._expected = self._started()
+                self._start()
         self._filter.answered = False
         page = self._pages.get(environ.get("PATH_INFO"))
         if page is None:
@@ -79,10 +80,11 @@ class Middleware:
             response = Response(status="405 Method Not Allowed", headers={"Allow": "GET, HEAD"})
         return response(environ, start_response)
 
-    def _started(self) -> list[str]:
+    def _start(self) -> None:
         try:
-            return self._start_bus()
+            self._expected, self._started = self._start_bus(), True
         except Exception as error:
             # the page that was asked for has nothing to do with it
-            _logger.error(NOT_STARTED, error)
-            return ["imbus"]
+            if not self._logged:
+                _logger.error(NOT_STARTED, error)
+            self._logged = True

@@ -8,7 +8,7 @@ reads the socket for it (``Follower``).
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import select
 import selectors
 import threading
@@ -16,13 +16,18 @@ import time
 from collections import Counter
 from typing import Callable
 
-from ..config.timing import DEFAULT_TIMING, MAX_WAIT
+from ..config.timing import AFTER_UNEXPECTED_ERROR, DEFAULT_TIMING, MAX_WAIT
 from ..listener.catch_up import CatchUp
 from ..listener.inbox import Inbox
 from ..listener.status import Failure, ListenerStatus, State
-from ..postgres.wakeup import Stopped, Wakeup
+from ..postgres.log import PatientLogger
+from ..postgres.wakeup import Wakeup
 from .frames import Heard, Look, Missed, Status
 from .link import LeaderLost, Link
+
+_logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
+
+_logged_errors: set = set()
 
 OnLost = Callable[[Inbox, LeaderLost], object]
 
@@ -86,6 +91,7 @@ class Follower(threading.Thread):
         self._link, self._inbox, self._on_lost = link, inbox, on_lost
         self._wakeup = Wakeup()
         self._catch_up = CatchUp(wake=self._wakeup.wake)
+        self._owes_round = False  # told to look while deaf, and the round before went on
         inbox.missed_since = inbox.missed_since or time.monotonic()
         self.status.mark_starting((inbox.channel,))
         self._take_status(link.status)
@@ -101,29 +107,38 @@ class Follower(threading.Thread):
         return False
 
     def run(self):
-        lost = None
-        with contextlib.suppress(Stopped), selectors.DefaultSelector() as selector:
-            for one in (self._wakeup, self._link.socket, self._link.timer):
-                selector.register(one, selectors.EVENT_READ)
-            try:
-                while True:
-                    self._receive()
-                    due = min(self._catch_up.next_due(), self.status.reminder)
-                    seconds = max(0.0, due - time.monotonic())
-                    selector.select(min(seconds, MAX_WAIT))
-                    self._wakeup.drain()
-                    if self._wakeup.stopped:
-                        raise Stopped
-            except LeaderLost as error:
-                lost = error
-            except Exception as error:  # as a listener, it must not stop for good
-                lost = LeaderLost(f"unexpected error: {error!r}")
+        lost, pause = None, 0.0
+        try:
+            self._follow()
+        except LeaderLost as error:
+            lost = error
+        except Exception as error:  # as a listener, it must not stop for good
+            lost, pause = LeaderLost(f"unexpected error: {error!r}"), AFTER_UNEXPECTED_ERROR
+            if type(error) not in _logged_errors:
+                _logged_errors.add(type(error))
+                _logger.exception("%s: unexpected error, trying again", self._inbox.channel)
         if lost:
             self._note_missed()
         self._link.close()
         self._wakeup.close()
         if lost:
+            time.sleep(pause)
             self._on_lost(self._inbox, lost)
+
+    def _follow(self) -> None:
+        """Pass on what the leader tells, until the inbox is closed.
+
+        :raises LeaderLost: where the leader is lost
+        """
+        with selectors.DefaultSelector() as selector:
+            for one in (self._wakeup, self._link.socket, self._link.timer):
+                selector.register(one, selectors.EVENT_READ)
+            while not self._wakeup.stopped:
+                self._receive()
+                due = min(self._catch_up.next_due(), self.status.reminder)
+                seconds = max(0.0, due - time.monotonic())
+                selector.select(min(seconds, MAX_WAIT))
+                self._wakeup.drain()
 
     def _receive(self) -> None:
         for frame in self._link.receive():
@@ -133,7 +148,7 @@ class Follower(threading.Thread):
                 self._take_status(frame)
             else:
                 # while deaf, the round that has begun is finished first
-                busy = self.status.state is State.DEAF and self._catch_up.busy
+                busy = self._owes_round = self.status.state is State.DEAF and self._catch_up.busy
                 self._catch_up.schedule(time.monotonic(), [self._inbox], only_missed=busy)
         now = time.monotonic()
         self.status.remind(now)
@@ -156,6 +171,9 @@ class Follower(threading.Thread):
         if state is State.LISTENING and self._inbox.channel not in told.channels:
             state = State.STARTING  # the leader's session does not listen there yet
         if state is State.LISTENING:
+            if self._owes_round:  # the leader may say so after it has told it to look
+                self._owes_round = False
+                self._catch_up.schedule(now, [self._inbox])
             status.mark_listening(now, where, told.round_trip)
         elif state is State.UNKNOWN:
             status.mark_unknown(now, where, told.reason)

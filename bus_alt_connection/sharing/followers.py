@@ -60,16 +60,17 @@ class Followers:
             if events & selectors.EVENT_READ and (peer or client in self._silent):
                 self._receive(client, peer)
 
-    def run_due(self, now: float, listening: bool) -> Collection[float]:
+    def run_due(self, now: float, heard: Collection[str]) -> Collection[float]:
         """Do what is due, and return when there is something again.
 
-        :param listening: notifications arrive, so that what was missed can be looked for
+        :param heard: the channels on which notifications arrive: what was missed there can be
+            looked for
         """
         for client, deadline in list(self._silent.items()):
             if now >= deadline:
                 self._refuse(client, f"it said nothing for {JOIN_TIMEOUT:g} s")
         for client, peer in self._peers.items():
-            if peer.owes_look and listening and not peer.is_full:
+            if peer.owes_look and peer.channel in heard and not peer.is_full:
                 peer.look()
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.is_full else 0)
             if self._leader.selector.get_key(client).events != events:

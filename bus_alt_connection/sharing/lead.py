@@ -14,17 +14,29 @@ import socket
 import time
 from typing import Callable
 
-from ..config.timing import LEAD_RENEWAL, LEAD_TIMEOUT, MAX_WAIT, NEVER, STATUS_INTERVAL
+from ..config.timing import (
+    AFTER_UNEXPECTED_ERROR,
+    LEAD_RENEWAL,
+    LEAD_TIMEOUT,
+    MAX_WAIT,
+    NEVER,
+    STATUS_INTERVAL,
+)
 from ..listener.status import State
 from ..postgres.log import PatientLogger
 from ..postgres.wakeup import Stopped, Wakeup
 from .followers import Followers
 from .frames import Status
-from .ipc import Timer
+from .ipc import Timer, open_socket
 
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
 HELD_UP = "%s: this process was held up for %.0f s: another one listens for it now"
+
+
+NO_DESCRIPTOR = "%s: this process gets no file descriptor: another one listens for it now: %s"
+
+WITHOUT_DESCRIPTORS = 3  # attempts in a row to get one, until the lead is given up
 
 
 class LeaderWakeup(Wakeup):
@@ -48,6 +60,9 @@ class LeaderWakeup(Wakeup):
         self._renewed = clock()
         self._status_due, self._status_told = NEVER, 0.0
         self._last_told: tuple = (None, None)
+        self._without = 0  # attempts in a row that got no file descriptor
+        # why this process leads no more; and seconds until it looks for a leader: others come first
+        self.deposed, self.pause = "this one was held up", 0.0
         self.selector = selectors.DefaultSelector()
         self.selector.register(self._reader, selectors.EVENT_READ)
         self.timer = Timer.new()  # last: unlike the others it is not closed with its object
@@ -62,7 +77,7 @@ class LeaderWakeup(Wakeup):
     def wait(self, seconds: float, other=None, events: int = selectors.EVENT_READ) -> bool:
         """Wait as ``Wakeup`` does, and serve the followers meanwhile.
 
-        :raises Stopped: also where it was held up for so long that they have given it up
+        :raises Stopped: also where this process leads no more
         """
         end = self.clock() + min(max(0.0, seconds), MAX_WAIT)
         number = None if other is None else other.fileno()
@@ -96,8 +111,9 @@ class LeaderWakeup(Wakeup):
         now = self.clock()
         self._renew(now)
         self._tell_status(now)
-        listening = self.listener.status.state is State.LISTENING
-        due = self._followers.run_due(now, listening)
+        status = self.listener.status
+        heard = status.channels if status.state is State.LISTENING else ()
+        due = self._followers.run_due(now, heard)
         return min([self._renewed + LEAD_RENEWAL, self._status_due, *due])
 
     def _renew(self, now: float) -> None:
@@ -110,6 +126,25 @@ class LeaderWakeup(Wakeup):
         if silence >= LEAD_RENEWAL:
             self.timer.set(LEAD_TIMEOUT)
             self._renewed = now
+            self._check_descriptors()
+
+    def _check_descriptors(self) -> None:
+        """Give the lead up where only another process can get a session, for lack of descriptors.
+
+        :raises Stopped: where it is given up
+        """
+        status, before, self._without = self.listener.status, self._without, 0
+        if status.state is not State.DEAF or not self.followers:
+            return
+        try:
+            open_socket().close()
+        except OSError as error:
+            self._without = before + 1
+            if self._without == WITHOUT_DESCRIPTORS:
+                self.stopped = True
+                self.deposed, self.pause = "this one got no file descriptor", AFTER_UNEXPECTED_ERROR
+                _logger.warning(NO_DESCRIPTOR, ", ".join(status.channels), error)
+                raise Stopped from None
 
     def _tell_status(self, now: float) -> None:
         """Tell followers that want the status: each change at once, proofs and counts within

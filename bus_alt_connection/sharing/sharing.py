@@ -9,6 +9,7 @@ the leader hangs, or where a stranger has the first.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -74,16 +75,18 @@ class Sharing:
         with self._lock:
             if self.listener and self.listener.add(inbox):
                 return
+            joined, why = None, None
             try:
                 joined = self._join(inbox, lost)
             except (OSError, AttributeError, CannotFollow) as error:
-                _logger.warning(ALONE, inbox.channel, error)
-                joined = None
+                why = error
             try:
                 if isinstance(joined, Link):
                     self._follow(inbox, joined)
                 else:
                     self._listen(inbox, joined, lost)
+                if why:
+                    _logger.warning(ALONE, inbox.channel, why)
             except BaseException:  # no thread, no file descriptor to be had
                 if joined:
                     joined.close()
@@ -141,10 +144,11 @@ class Sharing:
             Feed(link, inbox, self._on_lost)
             return
         quiet = link.status.server == self._server
-        self._start(Follower(link, inbox, quiet, self._on_lost_in_thread))
+        self._start(Follower(link, inbox, quiet, self._on_lost_in_thread), inbox)
 
     def _listen(self, inbox: Inbox, lead: LeaderWakeup | None, lost: LeaderLost | None) -> None:
-        listener = Listener(self._settings, inbox, wakeup=lead, on_end=self._on_deposed)
+        on_end = functools.partial(self._on_deposed, lead)
+        listener = Listener(self._settings, inbox, wakeup=lead, on_end=on_end)
         if self.listener:  # so that no counter goes back
             listener.failure_counts.update(self.listener.failure_counts)
             listener.notification_counts.update(self.listener.notification_counts)
@@ -154,11 +158,14 @@ class Sharing:
             lead.listener = listener
         if lead and lost:
             _logger.info(LEADS, inbox.channel, lost)
-        self._start(listener)
+        self._start(listener, inbox)
 
-    def _start(self, thread: Listener | Follower) -> None:
+    def _start(self, thread: Listener | Follower, inbox: Inbox) -> None:
         thread.start()
-        self.listener = thread
+        known = self.listener
+        # where cron has to listen for itself, pages go on telling of the bus, which follows
+        if inbox.fixed_fileno or not known or known.leads or not known.is_alive():
+            self.listener = thread
 
     def _on_lost(self, inbox: Inbox, error: LeaderLost) -> None:
         inbox.needs_catch_up = True
@@ -176,6 +183,7 @@ class Sharing:
                 logged = True
             time.sleep(AFTER_UNEXPECTED_ERROR)
 
-    def _on_deposed(self, inbox: Inbox) -> None:
-        self._on_lost_in_thread(inbox, LeaderLost("this one was held up"))
+    def _on_deposed(self, lead: LeaderWakeup, inbox: Inbox) -> None:
+        time.sleep(lead.pause)
+        self._on_lost_in_thread(inbox, LeaderLost(lead.deposed))
         inbox.wake()  # its loop waits on another file descriptor now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -276,6 +277,27 @@ def test_a_leader_that_is_stopped(group, kinds):
     for one in (leader, newcomer, *followers):
         one.gets("afterwards")
     newcomer.end()
+
+
+@pytest.mark.slow
+def test_a_leader_without_file_descriptors(group):
+    leader, *followers = group("imbus", "imbus", "cron_trigger")
+    limits = resource.prlimit(leader.popen.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(leader.popen.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    for one in followers:
+        one.events.clear()
+    group.servers.postgres.execute("SELECT pg_terminate_backend(%s)", [backend(group)])
+    wait_until(lambda: sum(one.ask()["leads"] for one in followers) == 1, "another one leads", 30)
+    for one in followers:
+        one.gets("everything", 5)
+    mark = len(leader.events)
+    resource.prlimit(leader.popen.pid, resource.RLIMIT_NOFILE, limits)
+    leader.gets("everything", 5, mark)
+    notify(group.servers, "imbus", "afterwards")
+    for one in (leader, followers[0]):
+        one.gets("afterwards")
+    wait_until(lambda: len(group.servers.postgres.listeners()) == 1, "one session")
+    assert sum("gets no file descriptor" in line for line in leader.log) == 1
 
 
 def test_strangers(group):

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from bus_alt_connection.config import parameters
-from bus_alt_connection.config.libpq import libpq_environ
+from bus_alt_connection.config.libpq import connect_timeout, libpq_environ
 from bus_alt_connection.config.values import InvalidSetting
 
 ODOO = {"host": "pooler", "port": 6432, "user": "odoo", "password": "odoo's", "sslmode": "prefer"}
@@ -100,6 +100,13 @@ def test_an_odoo_that_names_no_connection_gets_a_name():
 def test_a_given_name_is_taken_as_it_is():
     given = {"imdispatcher_db_host": "db", "imdispatcher_db_application_name": "mine"}
     assert load(**given).listener["application_name"] == "mine"
+
+
+@pytest.mark.parametrize("given, seconds", [("3", 3.0), ("300", 300.0), ("0", 60.0)])
+def test_connecting_has_a_limit(given, seconds):
+    """A firewall that drops packets would let it last until the kernel gives up, or an hour."""
+    direct = load(imdispatcher_db_connect_timeout=given).listener
+    assert connect_timeout(direct) == seconds
 
 
 def test_defaults_give_way():

@@ -144,6 +144,23 @@ def test_a_round_leaves_out_only_what_its_own_search_has_found(inboxes, catch_up
     assert asked == [[], [], [["missed"]]]
 
 
+@pytest.mark.parametrize("found", [True, False], ids=["in its round", "while it waits"])
+def test_one_that_looks_again_leaves_the_other_s_round_alone(inboxes, catch_up, searches, found):
+    bus = inboxes(lambda told=(): [["a"], ["b"]], find_missed=lambda age: [])
+    cron = inboxes(lambda told=(): [["all databases"]])
+    catch_up.schedule(100.0, [bus])
+    if found:
+        searches.end()
+        assert delivered(catch_up, 100.5, bus) == ["a"]
+    catch_up.schedule(100.6, [cron])
+    if not found:
+        searches.end()
+    told: list = []
+    for i in range(10):
+        told += [*delivered(catch_up, 101.0 + i, bus), *delivered(catch_up, 101.5 + i, cron)]
+    assert sorted(told) == (["all databases", "b"] if found else ["a", "all databases", "b"])
+
+
 def test_no_second_search_begins_while_one_runs(inboxes, catch_up, searches):
     inbox = inboxes(lambda: [["a"]], find_missed=lambda age: [])
     catch_up.schedule(100.0, [inbox])
@@ -204,11 +221,12 @@ def test_those_who_missed_something_wait_for_the_batch_before(inboxes, catch_up,
 
 def test_a_new_plan_takes_the_place_of_the_old_one(inboxes):
     catch_up = CatchUp(lambda first, last: first)
-    old, new = inboxes(lambda: [["a"], ["b"]]), inboxes(lambda: [["c"]])
-    catch_up.schedule(100.0, [old])
-    catch_up.schedule(101.0, [new])
-    assert delivered(catch_up, 101.0, new) == ["c"]
-    assert delivered(catch_up, 102.0, old) == []
+    plans = [[["a"], ["b"]], [["c"]]]
+    inbox = inboxes(lambda told=(): plans.pop(0))
+    catch_up.schedule(100.0, [inbox])
+    catch_up.schedule(101.0, [inbox])
+    assert delivered(catch_up, 101.0, inbox) == ["c"]
+    assert delivered(catch_up, 102.0, inbox) == []
 
 
 def test_an_error_of_odoos_ends_nothing(inboxes, caplog):

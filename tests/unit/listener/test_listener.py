@@ -35,7 +35,7 @@ class World:
         self.events: list[tuple] = []  # (when, what to do), in order
         self.attempts: list[tuple] = []  # (when, rotation)
         self.listens: list[list] = []
-        self.stopped = self.woken = False
+        self.stopped = self.woken = self.closed = False
 
     def at(self, when: float, action) -> None:
         self.events.append((when, action))
@@ -68,7 +68,7 @@ class World:
         self.pass_time(seconds)
 
     def close(self):
-        pass
+        self.closed = True
 
     def connect(self, _parameters, _wakeup, rotation, _on_wait):
         self.attempts.append((self.now, rotation))
@@ -257,3 +257,39 @@ def test_an_inbox_that_joins_late_is_told_to_look_at_once(world, walk):
     assert [notify.payload for notify in other.notifies] == ["everything"]
     assert len(world.listens) == 1
     other.close()
+
+
+def test_one_that_joins_on_another_channel_looks_once_the_session_listens_there(world, walk):
+    """It joins after the channels were read, while the answer to a probe is there to be taken."""
+    cron = inbox_with("cron_trigger")
+    cron.needs_catch_up = True
+    listener, looks = walk.listener, []
+    next(iter(listener.inboxes)).needs_catch_up = False
+    remind, look = listener.status.remind, cron.deliver
+
+    def join(now):
+        if world.listens and listener._prober._probe and cron not in listener.inboxes:
+            listener.add(cron)
+        remind(now)
+
+    def deliver(payloads):
+        looks.append(list(world.listens[-1]))
+        look(payloads)
+
+    listener.status.remind, cron.deliver = join, deliver
+    listener._catch_up._uniform = min  # without the pause before it
+    walk(103.0)
+    assert looks == [[PROBE_CHANNEL, "cron_trigger", "imbus"]]
+    cron.close()
+
+
+def test_whatever_ends_it_its_followers_learn_of_it(world, walk):
+    """In the gevent process, a signal's KeyboardInterrupt ends the greenlet that runs just now."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    world.at(112.0, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        walk(113.0)
+    assert world.closed

@@ -70,10 +70,25 @@ def test_an_error_while_the_bus_is_started_is_one_line_and_no_page_fails(caplog)
 
     application = Application(start_bus)
     assert [application.ask(path="/web/login") for _time in range(3)] == [b"Odoo's"] * 3
-    assert len(tried) == 1
+    assert len(tried) == 3
     (record,) = caplog.records
     assert "can't start new thread" in record.getMessage()
     assert application.ask() == b"imbus: ['imbus']", "it has to hear all the same"
+
+
+def test_a_bus_that_could_not_be_started_is_started_with_a_later_request():
+    tried = []
+
+    def start_bus():
+        tried.append(True)
+        if len(tried) == 1:
+            raise RuntimeError("can't start new thread")
+        return ["the channel"]
+
+    application = Application(start_bus)
+    shown = [application.ask() for _time in range(3)]
+    assert shown == [b"imbus: ['imbus']", *[b"imbus: ['the channel']"] * 2]
+    assert len(tried) == 2
 
 
 # as werkzeug 2 and later, werkzeug 0 and gevent, and Odoo after 19.0 log it

@@ -3,11 +3,12 @@
 import contextlib
 import select
 import socket
+import time
+import types
 
 import pytest
 
 from bus_alt_connection.config.parameters import Settings
-from bus_alt_connection.listener.inbox import Inbox
 from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.sharing import follow as module
 from bus_alt_connection.sharing import frames, sharing
@@ -136,8 +137,8 @@ def follow(led):
     """A function that starts the thread of a bus."""
     with contextlib.ExitStack() as stack:
 
-        def follow(quiet: bool) -> Follower:
-            inbox = inbox_with("imbus", True, catch_up_payloads=lambda told=(): [["all"]])
+        def follow(quiet: bool, batches=(["all"],)) -> Follower:
+            inbox = inbox_with("imbus", True, catch_up_payloads=lambda told=(): list(batches))
             inbox.needs_catch_up = False
             follower = Follower(led.link, inbox, quiet, led.on_lost)
             follower.inbox = inbox
@@ -159,18 +160,46 @@ def test_the_thread_of_a_bus_passes_on_what_was_heard(led, follow):
     assert payloads(follower.inbox) == ["all"]
 
 
-def test_a_thread_that_meets_an_unexpected_error_looks_for_a_leader_again(led, follow, monkeypatch):
-    follower = follow(quiet=True)
+@pytest.mark.parametrize("order", [("Look", "Status"), ("Status", "Look")])
+def test_what_was_told_while_deaf_is_told_again_once_it_listens(led, follow, order):
+    frames_by_name = {"Look": Look(), "Status": status("listening")}
+    follower = follow(quiet=True, batches=(["first"], ["second"]))
+    led.tell(status("deaf", reason="refused"))
+    led.tell(Look())
+    assert select.select([follower.inbox], [], [], 5)[0]
+    assert payloads(follower.inbox) == ["first"], "the round has begun"
+    for name in order:
+        led.tell(frames_by_name[name])
+    told: list = []
+    while select.select([follower.inbox], [], [], 1)[0]:
+        told += payloads(follower.inbox)
+    assert "first" in told and told[-1] == "second"
 
-    def receive():
-        raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(led.link, "receive", receive)
-    led.tell(Heard(["a"]))
-    follower.join(5)
+def no_descriptor():
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.parametrize("where", ["its selector", "what it reads"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_thread_that_meets_an_unexpected_error_looks_for_a_leader_again_after_a_while(
+    led, follow, monkeypatch, caplog, where, first
+):
+    monkeypatch.setattr(module, "AFTER_UNEXPECTED_ERROR", 0.1)
+    monkeypatch.setattr(module, "_logged_errors", set() if first else {OSError})
+    if where == "its selector":
+        no_selectors = types.SimpleNamespace(DefaultSelector=no_descriptor)
+        monkeypatch.setattr(module, "selectors", no_selectors)
+    else:
+        monkeypatch.setattr(led.link, "receive", no_descriptor)
+    began = time.monotonic()
+    follow(quiet=True).join(5)
+    assert time.monotonic() - began >= 0.1
     (lost,) = led.lost
     assert "Too many open files" in str(lost)
     assert led.link.socket.fileno() == -1, "its leader sees that it has gone"
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["imbus: unexpected error, trying again"] * first
 
 
 def test_a_channel_on_which_the_leader_does_not_listen_yet_is_not_listening(led, follow):
@@ -215,8 +244,7 @@ def test_where_no_file_descriptor_is_to_be_had_none_is_kept(led, monkeypatch, fi
 
     monkeypatch.setattr(sharing, "connect", lambda *_arguments: led.link)
     made = Sharing(Settings({}, "postgres", {}, {}, {}), "1", 1)
-    with contextlib.closing(Inbox("imbus")) as inbox:
-        inbox.fixed_fileno = fixed_fileno
+    with contextlib.closing(inbox_with("imbus", fixed_fileno=fixed_fileno)) as inbox:
         monkeypatch.setattr(select, "epoll", refused)
         monkeypatch.setattr(module, "Wakeup", refused)
         with pytest.raises(OSError):

@@ -18,10 +18,10 @@ from bus_alt_connection.config.timing import (
 from bus_alt_connection.listener.inboxes import Inboxes
 from bus_alt_connection.listener.status import Failure, State
 from bus_alt_connection.postgres.wakeup import Stopped
-from bus_alt_connection.sharing import frames
+from bus_alt_connection.sharing import frames, lead
 from bus_alt_connection.sharing.frames import Heard, Hello, Look, Missed
 from bus_alt_connection.sharing.ipc import Timer, open_socket, receive_with_timer
-from bus_alt_connection.sharing.lead import LeaderWakeup
+from bus_alt_connection.sharing.lead import WITHOUT_DESCRIPTORS, LeaderWakeup
 from bus_alt_connection.sharing.peer import Peer
 
 
@@ -95,6 +95,7 @@ class Leading:
         status = types.SimpleNamespace(
             state=State.LISTENING, reason="", where="", proven=990.0, round_trip=None, channels=()
         )
+        status.channels = ("imbus",)
         self.lead.listener = types.SimpleNamespace(
             status=status,
             failure_counts=dict.fromkeys(Failure, 0),
@@ -188,6 +189,16 @@ def test_what_was_missed_is_looked_for_once_notifications_arrive(leading):
     assert read(client) == ["Look"]
 
 
+def test_what_was_missed_is_looked_for_once_the_session_listens_on_that_channel(leading):
+    leading.lead.listener.status.channels = ("cron_trigger",)
+    client, _status, _timer = leading.follow(missed=True, wants_status=False)
+    leading.lead.wait(0)
+    assert read(client) == []
+    leading.lead.listener.status.channels = ("cron_trigger", "imbus")
+    leading.lead.wait(0)
+    assert read(client) == ["Look"]
+
+
 def test_one_that_reads_again_is_told_to_look(leading):
     client, _status, _timer = leading.follow(wants_status=False)
     (inbox,) = leading.inboxes
@@ -250,6 +261,56 @@ def test_a_leader_that_gets_no_file_descriptor_keeps_none(monkeypatch):
             patch.setattr(selectors, "DefaultSelector", refused)
             LeaderWakeup(server, 1)
         assert os.listdir("/proc/self/fd") == before
+
+
+class Descriptors:
+    """The file descriptors of a process: there are some, or there are none."""
+
+    left = True
+
+    def open_socket(self):
+        if not self.left:
+            raise OSError(24, "Too many open files")
+        return open_socket()
+
+
+@pytest.fixture
+def descriptors(monkeypatch):
+    made = Descriptors()
+    monkeypatch.setattr(lead, "open_socket", made.open_socket)
+    return made
+
+
+def renew(leading, times: int):
+    for _time in range(times):
+        leading.now += LEAD_RENEWAL
+        leading.lead.wait(0)
+
+
+def test_a_deaf_leader_without_file_descriptors_gives_the_lead_up(leading, descriptors, caplog):
+    client, _status, _timer = leading.follow()
+    status = leading.lead.listener.status
+    descriptors.left = False
+    renew(leading, 10)  # it listens
+    status.state = State.DEAF
+    renew(leading, WITHOUT_DESCRIPTORS - 1)
+    descriptors.left = True
+    renew(leading, 1)
+    descriptors.left = False
+    renew(leading, WITHOUT_DESCRIPTORS - 1)
+    with pytest.raises(Stopped):
+        renew(leading, 1)
+    assert leading.lead.stopped and leading.lead.pause
+    (record,) = caplog.records
+    assert "Too many open files" in record.getMessage()
+    leading.lead.close()
+    assert read(client)[-1] == "end"
+
+
+def test_it_keeps_the_lead_where_no_process_follows(leading, descriptors):
+    leading.lead.listener.status.state = State.DEAF
+    descriptors.left = False
+    renew(leading, 10)
 
 
 def test_the_timer_expires_where_nobody_sets_it():
