@@ -79,7 +79,7 @@ def people_chat(project: Project):
             assert alice.sees(answers)
         finally:
             for one in (alice, bob):
-                one.screenshot(f"{project.name}-{one.login}")
+                one.screenshot(f"{project.folder.name}-{one.login}")
 
 
 def texts_of(project: Project) -> dict[str, str]:
