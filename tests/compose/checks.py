@@ -71,6 +71,8 @@ def people_chat(project: Project):
         alice, bob = person("alice"), person("bob")
         for one in (alice, bob):
             one.open(project.url, chat)
+            # the first page may show another conversation while the chats are still being loaded
+            one.look_at(project.url, chat)
         asks, answers = (f"{text} {secrets.token_hex(4)}" for text in ("Are you there", "I am"))
         try:
             alice.write(asks)
