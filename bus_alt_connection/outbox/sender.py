@@ -136,12 +136,11 @@ class Sender:
             raise
 
     def _open_session(self) -> NotifySession:
-        if not self._commit_waits:
-            limit = timing.ANSWER_TIMEOUT
-            return self._connect(self._parameters, limit, self._wakeup, self._rotation)
-        self._addresses = self._addresses or resolve_hosts(self._parameters, timeout=None)
-        limit = timing.COMMIT_CONNECT_TIMEOUT
-        return self._connect(self._addresses, limit, self._wakeup, self._rotation)
+        where, limit = self._parameters, timing.ANSWER_TIMEOUT
+        if self._commit_waits:
+            self._addresses = self._addresses or resolve_hosts(self._parameters, timeout=None)
+            where, limit = self._addresses, timing.COMMIT_CONNECT_TIMEOUT
+        return self._connect(where, limit, self._wakeup, self._rotation)
 
     def _keep_or_close(self, session: NotifySession) -> None:
         """Keep the session for the next commit, where it then holds no server connection."""
@@ -156,10 +155,10 @@ class Sender:
         """Take note of a failure, and return when to try again."""
         self._rotation += 1  # of two poolers the other one may answer
         self._addresses, self._alone = None, 0
-        if self._commit_waits and self._clock() - began >= timing.COMMIT_CONNECT_TIMEOUT:
-            return began  # the commit's own limit: a thread waits longer, and fails or does not
-        if not len(self._pending):
-            return began  # only the pool mode was to be seen
+        # the commit's own limit: a thread waits longer, and fails or does not
+        late = self._commit_waits and self._clock() - began >= timing.COMMIT_CONNECT_TIMEOUT
+        if late or not len(self._pending):  # or only the pool mode was to be seen
+            return began
         self.failures += 1
         if not self.is_failing:
             self.is_failing = True
