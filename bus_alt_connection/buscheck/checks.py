@@ -85,7 +85,13 @@ def _check_pooled(settings: Settings, databases: Collection[str]) -> tuple:
         (backend,) = session.run(BACKEND_PID_SQL)
         pooler = backend != session.connection.get_backend_pid()
         endpoint = session.endpoint
-    lent = [name for name in (settings.database, *databases) if is_lent(settings, name)]
+    lent = [name for name in (settings.database,) if is_lent(settings, name)]
+    for name in databases:
+        try:
+            lent += [name] if is_lent(settings, name) else []
+        except psycopg2.Error:
+            if not settings.has_direct_settings:
+                raise  # else check_database tells of it
     if settings.database in lent:
         kind = TRANSACTION_POOLER
     elif lent:

@@ -16,6 +16,7 @@ from .finding import Finding, Mark, advise
 SESSIONS = 8  # compared, to see the mode of several poolers behind one address
 
 AUTO_WORKS = "Set imdispatcher_db_host = auto: it was tried just now and leads to {}."
+NO_SUCH_DATABASE = "Check the name of the database: after -d, or in db_name."
 USE_AUTO = "Set imdispatcher_db_host = auto, or name the server that the pooler leads to."
 BACKUPS_REFUSED = (
     "Backups of {0} are refused, since pg_dump would be given that name: call it {1} at the pooler."
@@ -67,6 +68,8 @@ def check_database(settings: Settings, database: str) -> list[Finding]:
         text = f"updates, backups and queue_job: {reason}"
         elsewhere = isinstance(error, NotProven) and settings.direct.get("host") != AUTO
         advice = advise(reason, error) or (USE_AUTO if elsewhere else "")
+        if f'database "{database}" does not exist' in reason:
+            advice = NO_SUCH_DATABASE
         return [Finding(Mark.FAILED, text, advice, about_notifications=False)]
     end = proven.route.end
     text = f"database {database}: pooled and direct connection lead to {end}"

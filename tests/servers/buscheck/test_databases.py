@@ -31,6 +31,17 @@ def test_both_ways_lead_to_one_database(servers):
         servers.pgbouncer.forget("shop")
 
 
+def test_a_database_that_is_not_there(servers):
+    with database(servers.postgres, "shop", "the shop"):
+        text = said(settings_of(servers, **AUTO), "nothere", "shop")
+        assert "✓ db_host and db_port: " in text and "is a pooler that lends" in text
+        assert "Check the name of the database: after -d, or in db_name." in text
+        assert "✓ database shop: pooled and direct connection lead to shop" in text
+        last = text.splitlines()[-1]
+        assert last.startswith("Notifications arrive, but not all is well: updates, backups and")
+        servers.pgbouncer.forget("shop")
+
+
 def test_a_namesake(own_servers):
     with contextlib.ExitStack() as stack:
         for name in ("shop", "live"):
