@@ -751,6 +751,8 @@ NO_LINES = (
     "cannot be imported",
     "host names, IP addresses or socket folders",
     "Set imdispatcher_db_host = auto",  # advice
+    "Check the name of the database",  # advice
+    'database "…" does not exist',  # PostgreSQL's
     "close the session: it does not receive",
     "not both a row and a replacement",
     " has no function ",
