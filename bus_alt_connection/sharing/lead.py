@@ -32,8 +32,6 @@ from .ipc import Timer, open_socket
 _logger = PatientLogger(logging.getLogger("odoo.addons.bus_alt_connection.listener"))
 
 HELD_UP = "%s: this process was held up for %.0f s: another one listens for it now"
-
-
 NO_DESCRIPTOR = "%s: this process gets no file descriptor: another one listens for it now: %s"
 
 WITHOUT_DESCRIPTORS = 3  # attempts in a row to get one, until the lead is given up
