@@ -41,7 +41,9 @@ def test_output_that_is_not_utf_8(idle, encoding):
 
 def test_nothing_but_the_report(idle):
     idle.environ["PYTHONWARNINGS"] = "default"
-    assert "rcfile" not in idle.buscheck().stderr
+    done = idle.buscheck()
+    assert done.stdout.splitlines()[-1] == "Notifications arrive."
+    assert "rcfile" not in done.stderr
 
 
 def test_for_machines(idle, deployment):
