@@ -289,7 +289,9 @@ def test_a_role_with_a_timezone_of_its_own(servers, listen):
     role = {"imdispatcher_db_user": "elsewhere", "imdispatcher_db_password": "another"}
     site = listen(servers, settings_of(servers, **role))
     site.wait_for("listening")
-    session, notified = site.listener._session, site.listener._prober._notified_server
+    session, prober = site.listener._session, site.listener._prober
+    # the probe may arrive before the answer to it
+    notified = wait_until(lambda: prober._notified_server, "the probe's answer is there")
     assert session.server.start_time == notified.start_time
     assert "it does not answer any more" in str(session.explain_missed_probe(notified, 9))
     # a role that may not read when the server started
